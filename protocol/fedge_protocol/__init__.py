@@ -1,0 +1,1 @@
+"""What device and coordinator must agree on: bytes, sums, signatures. No I/O."""
