@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {
+    AccessControlDefaultAdminRules
+} from "@openzeppelin/contracts/access/extensions/AccessControlDefaultAdminRules.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+
+import {IAggregatorCommittee} from "./interfaces/IAggregatorCommittee.sol";
+
+/// @title AggregatorCommittee
+/// @notice See {IAggregatorCommittee}. The admin (a timelock in production) alone decides who is a member.
+contract AggregatorCommittee is IAggregatorCommittee, AccessControlDefaultAdminRules {
+    // ---------------------------------------------------------------------------------------------- constants
+
+    /// @inheritdoc IAggregatorCommittee
+    uint256 public constant MAX_MEMBERS = 64;
+
+    uint256 private constant SIGNER_LENGTH = 20;
+
+    // ------------------------------------------------------------------------------------------------ storage
+
+    /// @inheritdoc IAggregatorCommittee
+    uint256 public threshold;
+
+    /// @inheritdoc IAggregatorCommittee
+    mapping(address account => bool member) public isMember;
+
+    address[] private _members;
+
+    // -------------------------------------------------------------------------------------------- constructor
+
+    /// @param adminDelay Seconds between the announcement and the take-over of a new admin.
+    /// @param admin First admin.
+    /// @param initialMembers Strictly ascending addresses.
+    /// @param initialThreshold Number of signatures needed.
+    constructor(uint48 adminDelay, address admin, address[] memory initialMembers, uint256 initialThreshold)
+        AccessControlDefaultAdminRules(adminDelay, admin)
+    {
+        _setCommittee(initialMembers, initialThreshold);
+    }
+
+    // ----------------------------------------------------------------------------------------------- mutating
+
+    /// @inheritdoc IAggregatorCommittee
+    function setCommittee(address[] calldata newMembers, uint256 newThreshold) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        _setCommittee(newMembers, newThreshold);
+    }
+
+    // --------------------------------------------------------------------------------------------------- view
+
+    /// @inheritdoc IAggregatorCommittee
+    function verify(bytes32 digest, bytes[] calldata signatures) external view {
+        uint256 needed = threshold;
+        if (signatures.length < needed) revert NotEnoughSignatures(signatures.length, needed);
+
+        address previous = address(0);
+        for (uint256 i = 0; i < signatures.length; ++i) {
+            bytes calldata entry = signatures[i];
+            if (entry.length < SIGNER_LENGTH) revert SignatureTooShort(i, entry.length);
+            address signer = address(bytes20(entry[:SIGNER_LENGTH]));
+            if (signer <= previous) revert NotAscending(previous, signer);
+            if (!isMember[signer]) revert NotMember(signer);
+            if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, entry[SIGNER_LENGTH:])) {
+                revert InvalidSignature(signer);
+            }
+            previous = signer;
+        }
+    }
+
+    /// @inheritdoc IAggregatorCommittee
+    function members() external view returns (address[] memory) {
+        return _members;
+    }
+
+    // ------------------------------------------------------------------------------------------------ private
+
+    function _setCommittee(address[] memory newMembers, uint256 newThreshold) private {
+        // CHECK: size and threshold; the order is checked while writing.
+        if (newMembers.length > MAX_MEMBERS) revert TooManyMembers(newMembers.length, MAX_MEMBERS);
+        if (newThreshold == 0 || newThreshold > newMembers.length) {
+            revert InvalidThreshold(newThreshold, newMembers.length);
+        }
+
+        // EFFECT: the old members leave, the new ones enter.
+        for (uint256 i = 0; i < _members.length; ++i) {
+            isMember[_members[i]] = false;
+        }
+        address previous = address(0);
+        for (uint256 i = 0; i < newMembers.length; ++i) {
+            address member = newMembers[i];
+            if (member <= previous) revert NotAscending(previous, member);
+            isMember[member] = true;
+            previous = member;
+        }
+        _members = newMembers;
+        threshold = newThreshold;
+        emit CommitteeChanged(newMembers, newThreshold);
+    }
+}
