@@ -1,0 +1,34 @@
+"""X25519 (RFC 7748) on raw 32-byte keys."""
+
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+KEY_BYTES: Final = 32
+
+
+class LowOrderError(ValueError):
+    """The other side's point has low order: the agreed secret would be zero whatever the private key."""
+
+
+def public_of(private: bytes) -> bytes:
+    """The public key (32 bytes) of a private key (32 bytes)."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+class Agreement:
+    """One private key, parsed once, that agrees on secrets with many peers."""
+
+    def __init__(self, private: bytes) -> None:
+        self._private = X25519PrivateKey.from_private_bytes(private)
+
+    def with_peer(self, public: bytes) -> bytes:
+        """The 32-byte secret shared with the holder of `public` (32 bytes).
+
+        Raises:
+            LowOrderError: the peer's key is a point of low order.
+        """
+        try:
+            return self._private.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise LowOrderError(f"no secret with public key {public.hex()}") from error
