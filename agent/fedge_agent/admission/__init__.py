@@ -1,0 +1,1 @@
+"""Decides when this device may train, and holds the worker to the decision."""

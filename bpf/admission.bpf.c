@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * Network admission of one cgroup: default deny outwards, by address, port and protocol.
+ * The address hooks refuse early and tell the caller (EPERM); egress refuses again whatever comes by another way
+ * (a socket connected before the programs were attached, or before the policy was narrowed), and counts.
+ */
+#include "compat.h"
+#include "fedge.h"
+
+#define FEDGE_EVENTS_PER_S 16
+#define NSEC_PER_SEC 1000000000ULL
+
+/* Verdicts of cgroup programs. */
+#define PASS 1
+#define DROP 0
+
+/* Not in the UAPI headers of every distribution that we compile on. */
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86DD
+#define TCP 6
+#define UDP 17
+#define PEER_BITS (32 + 128)
+#define FRAGMENT_OFFSET 0x1fff
+#define IPV4_MIN_BYTES 20
+#define IPV6_BYTES 40
+
+LPM(fedge_allow, struct fedge_peer, __u32, 1024); /* value: number of the rule in the policy, from 1 */
+MAP(PERCPU_ARRAY, fedge_count, __u32, __u64, FEDGE_COUNTERS);
+MAP(ARRAY, fedge_pace, __u32, struct fedge_window, 1);
+RING(fedge_deny);
+
+static __always_inline void count(__u32 slot, __u64 amount)
+{
+	__u64 *total = map_get(fedge_count, &slot);
+
+	if (total)
+		*total += amount;
+}
+
+/* Tells of a refusal, at most FEDGE_EVENTS_PER_S times a second; two CPUs at once may overshoot by one each. */
+static __always_inline void report(const struct fedge_peer *peer, __u8 hook)
+{
+	struct fedge_denial denial = {};
+	struct fedge_window *window;
+	__u64 now_ns = bpf_ktime_get_ns();
+	__u32 zero = 0;
+
+	window = map_get(fedge_pace, &zero);
+	if (!window)
+		return;
+	if (now_ns - window->start_ns >= NSEC_PER_SEC) {
+		window->start_ns = now_ns;
+		window->sent = 0;
+	}
+	if (window->sent >= FEDGE_EVENTS_PER_S) {
+		window->suppressed++;
+		count(FEDGE_EVENTS_SUPPRESSED, 1);
+		return;
+	}
+	window->sent++;
+
+	denial.stamp_ns = now_ns;
+	denial.suppressed = window->suppressed;
+	denial.port = peer->port;
+	denial.protocol = peer->protocol;
+	denial.hook = hook;
+	__builtin_memcpy(denial.addr, peer->addr, sizeof(denial.addr));
+	if (ring_out(fedge_deny, &denial, sizeof(denial))) {
+		count(FEDGE_EVENTS_LOST, 1);
+		return;
+	}
+	window->suppressed = 0;
+	count(FEDGE_EVENTS_SENT, 1);
+}
+
+static __always_inline void set_ipv4(struct fedge_peer *peer, __be32 addr)
+{
+	peer->addr[10] = 0xff;
+	peer->addr[11] = 0xff;
+	__builtin_memcpy(peer->addr + 12, &addr, sizeof(addr));
+}
+
+static __always_inline int admit_address(struct bpf_sock_addr *ctx, struct fedge_peer *peer, __u8 hook, __u32 allowed,
+					 __u32 denied)
+{
+	peer->prefixlen = PEER_BITS;
+	peer->port = (__be16)ctx->user_port;
+	peer->protocol = (__u8)ctx->protocol;
+	if (map_get(fedge_allow, peer)) {
+		count(allowed, 1);
+		return PASS;
+	}
+	count(denied, 1);
+	report(peer, hook);
+	return DROP;
+}
+
+static __always_inline int admit_ipv4(struct bpf_sock_addr *ctx, __u8 hook, __u32 allowed, __u32 denied)
+{
+	struct fedge_peer peer = {};
+
+	set_ipv4(&peer, ctx->user_ip4);
+	return admit_address(ctx, &peer, hook, allowed, denied);
+}
+
+static __always_inline int admit_ipv6(struct bpf_sock_addr *ctx, __u8 hook, __u32 allowed, __u32 denied)
+{
+	struct fedge_peer peer = {};
+	__u32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+
+	__builtin_memcpy(peer.addr, addr, sizeof(peer.addr));
+	return admit_address(ctx, &peer, hook, allowed, denied);
+}
+
+/*
+ * Fills in the peer of an outgoing IPv4 packet; what cannot be read stays zero and is in no allow-list:
+ * later fragments carry no port, and only TCP and UDP have ports where we look.
+ */
+static __always_inline void read_ipv4(struct __sk_buff *ctx, struct fedge_peer *peer)
+{
+	__u8 header[IPV4_MIN_BYTES];
+	__be16 port;
+	__u32 addr;
+	__u16 fragment;
+
+	if (bpf_skb_load_bytes(ctx, 0, header, sizeof(header)))
+		return;
+	__builtin_memcpy(&addr, header + 16, sizeof(addr));
+	set_ipv4(peer, addr);
+	peer->protocol = header[9];
+	fragment = ((__u16)header[6] << 8 | header[7]) & FRAGMENT_OFFSET;
+	if (fragment || (peer->protocol != TCP && peer->protocol != UDP))
+		return;
+	if (bpf_skb_load_bytes(ctx, (header[0] & 0x0f) * 4 + 2, &port, sizeof(port)))
+		return;
+	peer->port = port;
+}
+
+/* As read_ipv4. A packet with extension headers is refused: its port is not where we look. */
+static __always_inline void read_ipv6(struct __sk_buff *ctx, struct fedge_peer *peer)
+{
+	__u8 header[IPV6_BYTES];
+	__be16 port;
+
+	if (bpf_skb_load_bytes(ctx, 0, header, sizeof(header)))
+		return;
+	__builtin_memcpy(peer->addr, header + 24, sizeof(peer->addr));
+	peer->protocol = header[6];
+	if (peer->protocol != TCP && peer->protocol != UDP)
+		return;
+	if (bpf_skb_load_bytes(ctx, IPV6_BYTES + 2, &port, sizeof(port)))
+		return;
+	peer->port = port;
+}
+
+PROG("cgroup/connect4", fedge_connect4, struct bpf_sock_addr)
+{
+	return admit_ipv4(ctx, FEDGE_AT_CONNECT, FEDGE_ALLOWED_CONNECT, FEDGE_DENIED_CONNECT);
+}
+
+PROG("cgroup/connect6", fedge_connect6, struct bpf_sock_addr)
+{
+	return admit_ipv6(ctx, FEDGE_AT_CONNECT, FEDGE_ALLOWED_CONNECT, FEDGE_DENIED_CONNECT);
+}
+
+PROG("cgroup/sendmsg4", fedge_sendmsg4, struct bpf_sock_addr)
+{
+	return admit_ipv4(ctx, FEDGE_AT_SENDMSG, FEDGE_ALLOWED_SENDMSG, FEDGE_DENIED_SENDMSG);
+}
+
+PROG("cgroup/sendmsg6", fedge_sendmsg6, struct bpf_sock_addr)
+{
+	return admit_ipv6(ctx, FEDGE_AT_SENDMSG, FEDGE_ALLOWED_SENDMSG, FEDGE_DENIED_SENDMSG);
+}
+
+PROG("cgroup_skb/egress", fedge_egress, struct __sk_buff)
+{
+	struct fedge_peer peer = {};
+
+	if (ctx->protocol == bpf_htons(ETH_P_IP))
+		read_ipv4(ctx, &peer);
+	else if (ctx->protocol == bpf_htons(ETH_P_IPV6))
+		read_ipv6(ctx, &peer);
+	peer.prefixlen = PEER_BITS;
+	if (!peer.port || !map_get(fedge_allow, &peer)) {
+		count(FEDGE_DENIED_EGRESS, 1);
+		report(&peer, FEDGE_AT_EGRESS);
+		return DROP;
+	}
+	count(FEDGE_EGRESS_PACKETS, 1);
+	count(FEDGE_EGRESS_BYTES, ctx->len);
+	return PASS;
+}
+
+PROG("cgroup_skb/ingress", fedge_ingress, struct __sk_buff)
+{
+	count(FEDGE_INGRESS_PACKETS, 1);
+	count(FEDGE_INGRESS_BYTES, ctx->len);
+	return PASS;
+}
+
+LICENSE("GPL");

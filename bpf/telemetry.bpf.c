@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * What the machine is doing, as totals and histograms: how long other people's tasks wait for a CPU, execs, TCP
+ * retransmits, block I/O latency. Nothing here names a process, a file or a peer.
+ */
+#include "compat.h"
+#include "fedge.h"
+#include "tracepoints.h"
+
+#define LEAST_PRIO 139	  /* nice 19: the trainer waits by design, its waits are nobody's trouble */
+#define NOT_RUNNABLE 0xff /* bits of sched_switch's prev_state; a preempted task has none of them */
+#define NSEC_PER_USEC 1000
+
+struct request {
+	__u64 sector;
+	__u32 dev;
+	__u32 pad;
+};
+
+/* Slot 0: CLOCK_MONOTONIC ns since when the scheduler probes count, 0 = off. The only map the daemon may write. */
+MAP(ARRAY, fedge_on, __u32, __u64, 1);
+MAP(HASH, fedge_wake, __u32, __u64, 8192); /* thread id -> when it became runnable, ns */
+MAP(LRU_HASH, fedge_io, struct request, __u64, 1024);
+MAP(PERCPU_ARRAY, fedge_runq, __u32, __u64, FEDGE_SLOTS);
+MAP(PERCPU_ARRAY, fedge_blk, __u32, __u64, FEDGE_SLOTS);
+MAP(PERCPU_ARRAY, fedge_tel, __u32, __u64, FEDGE_TEL_COUNTERS);
+
+static __always_inline void count(__u32 slot)
+{
+	__u64 *total = map_get(fedge_tel, &slot);
+
+	if (total)
+		*total += 1;
+}
+
+static __always_inline __u64 counting_since_ns(void)
+{
+	__u32 zero = 0;
+	__u64 *since_ns = map_get(fedge_on, &zero);
+
+	return since_ns ? *since_ns : 0;
+}
+
+/* Floor of log2, 0 for 0; no loop, so that old verifiers agree. */
+static __always_inline __u32 log2_slot(__u64 value)
+{
+	__u32 low = value >> 32 ? 0xffffffff : (__u32)value;
+	__u32 slot = 0, shift;
+
+	shift = (low > 0xffff) << 4;
+	low >>= shift;
+	slot |= shift;
+	shift = (low > 0xff) << 3;
+	low >>= shift;
+	slot |= shift;
+	shift = (low > 0xf) << 2;
+	low >>= shift;
+	slot |= shift;
+	shift = (low > 0x3) << 1;
+	low >>= shift;
+	slot |= shift;
+	slot |= low >> 1;
+	return slot;
+}
+
+static __always_inline int runnable(__u32 tid, __u32 prio)
+{
+	__u64 now_ns;
+
+	if (!tid || prio >= LEAST_PRIO)
+		return 0;
+	now_ns = bpf_ktime_get_ns();
+	if (map_put(fedge_wake, &tid, &now_ns))
+		count(FEDGE_WAKE_LOST);
+	return 0;
+}
+
+PROG("tracepoint/sched/sched_wakeup", fedge_wakeup, void)
+{
+	if (!counting_since_ns())
+		return 0;
+	return runnable(FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PID), FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PRIO));
+}
+
+PROG("tracepoint/sched/sched_wakeup_new", fedge_wake_new, void)
+{
+	if (!counting_since_ns())
+		return 0;
+	return runnable(FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PID), FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PRIO));
+}
+
+PROG("tracepoint/sched/sched_switch", fedge_switch, void)
+{
+	__u64 since_ns = counting_since_ns();
+	__u64 *stamp_ns, *total, woken_ns;
+	__u32 tid, slot;
+
+	if (!since_ns)
+		return 0;
+	if (!(FIELD(ctx, __u64, OFF_SCHED_SWITCH_PREV_STATE) & NOT_RUNNABLE))
+		runnable(FIELD(ctx, __u32, OFF_SCHED_SWITCH_PREV_PID), FIELD(ctx, __u32, OFF_SCHED_SWITCH_PREV_PRIO));
+
+	tid = FIELD(ctx, __u32, OFF_SCHED_SWITCH_NEXT_PID);
+	if (!tid || FIELD(ctx, __u32, OFF_SCHED_SWITCH_NEXT_PRIO) >= LEAST_PRIO)
+		return 0;
+	stamp_ns = map_get(fedge_wake, &tid);
+	if (!stamp_ns)
+		return 0;
+	woken_ns = *stamp_ns;
+	map_del(fedge_wake, &tid);
+	if (woken_ns < since_ns) /* left over from before the probes were last off */
+		return 0;
+	slot = log2_slot((bpf_ktime_get_ns() - woken_ns) / NSEC_PER_USEC);
+	total = map_get(fedge_runq, &slot);
+	if (total)
+		*total += 1;
+	return 0;
+}
+
+PROG("tracepoint/sched/sched_process_exec", fedge_exec, void)
+{
+	count(FEDGE_EXEC);
+	return 0;
+}
+
+PROG("tracepoint/tcp/tcp_retransmit_skb", fedge_retrans, void)
+{
+	count(FEDGE_RETRANSMITS);
+	return 0;
+}
+
+PROG("tracepoint/block/block_rq_issue", fedge_blk_issue, void)
+{
+	struct request request = {};
+	__u64 now_ns = bpf_ktime_get_ns();
+
+	request.dev = FIELD(ctx, __u32, OFF_BLOCK_RQ_DEV);
+	request.sector = FIELD(ctx, __u64, OFF_BLOCK_RQ_SECTOR);
+	if (map_put(fedge_io, &request, &now_ns))
+		count(FEDGE_BLOCK_LOST);
+	return 0;
+}
+
+PROG("tracepoint/block/block_rq_complete", fedge_blk_done, void)
+{
+	struct request request = {};
+	__u64 *stamp_ns, *total;
+	__u32 slot;
+
+	request.dev = FIELD(ctx, __u32, OFF_BLOCK_RQ_DEV);
+	request.sector = FIELD(ctx, __u64, OFF_BLOCK_RQ_SECTOR);
+	stamp_ns = map_get(fedge_io, &request);
+	if (!stamp_ns)
+		return 0;
+	slot = log2_slot((bpf_ktime_get_ns() - *stamp_ns) / NSEC_PER_USEC);
+	map_del(fedge_io, &request);
+	total = map_get(fedge_blk, &slot);
+	if (total)
+		*total += 1;
+	return 0;
+}
+
+LICENSE("GPL");
