@@ -3,7 +3,6 @@
 import hashlib
 from typing import Annotated, Final
 
-from Crypto.Hash import keccak
 from msgspec import Meta
 
 DEVICE_ID_PATTERN: Final = "^[0-9a-f]{32}$"
@@ -18,6 +17,7 @@ Hash32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Signature65 = Annotated[bytes, Meta(min_length=65, max_length=65)]
+Address20 = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Nonce16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Counter = Annotated[int, Meta(ge=0, le=2**53)]
 Small = Annotated[int, Meta(ge=0, le=65535)]
@@ -27,7 +27,3 @@ def device_id_of(spki_der: bytes) -> str:
     """The name of the device that holds the P-256 key with this SubjectPublicKeyInfo (DER): 32 hex characters."""
     return hashlib.sha256(spki_der).hexdigest()[:32]
 
-
-def job_id_of(fleet: str, job: str) -> bytes:
-    """The 32-byte name of a job on the chain: keccak256("fleet/job")."""
-    return keccak.new(digest_bits=256, data=f"{fleet}/{job}".encode()).digest()

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from fedge_protocol.ids import (
+    Address20,
     Counter,
     DeviceId,
     Hash32,
@@ -107,7 +108,7 @@ class Offer(Body, frozen=True):
     """Retained: the open round of a job. `ready_deadline` is Unix seconds on the coordinator's clock.
 
     `seed_commitment` is SHA-256 of the bucket seed that ROUND reveals; `seal_key` an X25519 key of this round for
-    confidential parts (HPKE); `receipt_domain` the EIP-712 domain separator that receipts are signed under.
+    confidential parts (HPKE); `chain_id` and `registry` name the EIP-712 domain of the receipts (both zero without a chain).
     """
 
     version: Annotated[int, Meta(ge=1, le=1)]
@@ -124,7 +125,8 @@ class Offer(Body, frozen=True):
     suite: Annotated[int, Meta(ge=1, le=2)]
     seed_commitment: Hash32
     seal_key: Key32
-    receipt_domain: Hash32
+    chain_id: Counter
+    registry: Address20
     ready_deadline: Counter
     phase_seconds: Annotated[int, Meta(ge=1, le=3600)]
 

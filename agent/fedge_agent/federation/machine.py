@@ -1,8 +1,8 @@
 """One round as a device lives it: offer, training, READY, then four short exchanges (FSA/1, `docs/protocol.md`).
 
 Sans I/O: each method takes an event and returns the effects the driver has to carry out, in order. The machine is not
-persisted. What was signed is (by the driver, before it is sent); a device that restarts in mid-round resends those bytes
-and otherwise counts as dropped out, so nothing is ever signed twice.
+persisted. What was signed is (by the driver, before it is sent); a device that restarts in mid-round resends those
+bytes and otherwise counts as dropped out, so nothing is ever signed twice.
 """
 
 import hashlib
@@ -23,8 +23,10 @@ from fedge_agent.federation.effects import (
     SendVector,
     Train,
 )
+from fedge_agent.federation.refusals import refusing
 from fedge_agent.federation.roster import Bucket, CertificateCheck, Expectation, check_round
 from fedge_protocol.cose import encode, verify_raw
+from fedge_protocol.eip712 import Domain, Receipt
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import (
     PROTOCOL_VERSION,
@@ -48,7 +50,7 @@ from fedge_protocol.messages import (
     survivors_statement,
 )
 from fedge_protocol.sealing import seal
-from fedge_protocol.secagg.member import BadShareError, Member
+from fedge_protocol.secagg.member import Member
 from fedge_protocol.secagg.prekeys import Prekey
 
 _EXCHANGES = 5
@@ -77,10 +79,8 @@ class Signer(Protocol):
         """A 64-byte ES256 signature of the identity key."""
         ...
 
-    def sign_receipt(
-        self, *, domain: bytes, job_id: bytes, round_: int, attempt: int, context: bytes, vector: bytes
-    ) -> bytes:
-        """The 65-byte secp256k1 signature of the EIP-712 `Receipt`."""
+    def sign_receipt(self, domain: Domain, receipt: Receipt) -> bytes:
+        """The chain key's 65-byte secp256k1 signature of the EIP-712 receipt."""
         ...
 
 
@@ -221,18 +221,19 @@ class DeviceRound:
         if self.state is not State.READY:
             raise RefusedError(Reason.OUT_OF_PHASE, f"ROUND while {self.state}")
         bucket = check_round(body, self._expected, self._consent, self._check_certificate)
-        member = Member(
-            params=bucket.params,
-            roster=bucket.peers,
-            own=self._device,
-            prekey=self._prekey,
-            context=context,
-            model_hash=body.model_hash,
-            random=self._random,
-        )
+        with refusing():
+            member = Member(
+                params=bucket.params,
+                roster=bucket.peers,
+                own=self._device,
+                prekey=self._prekey,
+                context=context,
+                model_hash=body.model_hash,
+                random=self._random,
+            )
+            shares = member.shares()
         self._bucket, self._member, self._context = bucket, member, context
         self._coordinate_range, self._rotation_seed = body.coordinate_range, body.rotation_seed
-        shares = member.shares()
         self.state = State.SHARING
         self._postpone(now)
         say = Say(Up.SHARES, Shares(context=context, commitment=shares.self_commitment, sealed=shares.sealed))
@@ -251,10 +252,8 @@ class DeviceRound:
         peers = [seat for seat in body.sharers if seat != bucket.own]
         if len(peers) != len(body.sealed):
             raise RefusedError(Reason.MALFORMED, f"{len(body.sealed)} shares from {len(peers)} peers")
-        try:
+        with refusing():
             seeds = member.mask_seeds(sharers, dict(zip(peers, body.sealed, strict=True)))
-        except BadShareError as error:
-            raise RefusedError(Reason.BAD_SHARE, str(error)) from None
         self._sharers = sharers
         self.state = State.MASKING
         self._postpone(now)
@@ -279,12 +278,14 @@ class DeviceRound:
         self._vector = vector
         self.state = State.UPLOADED
         receipt = self._signer.sign_receipt(
-            domain=self.offer.receipt_domain,
-            job_id=self.offer.job_id,
-            round_=self.offer.round,
-            attempt=self.offer.attempt,
-            context=self._context,
-            vector=vector.sha256,
+            Domain(self.offer.chain_id, self.offer.registry),
+            Receipt(
+                job_id=self.offer.job_id,
+                round=self.offer.round,
+                attempt=self.offer.attempt,
+                bucket_root=self._context,
+                update_hash=vector.sha256,
+            ),
         )
         return [Say(Up.MASKED, Masked(context=self._context, vector=vector, receipt=receipt)), SendVector(vector)]
 
@@ -333,11 +334,10 @@ class DeviceRound:
             raise RefusedError(Reason.BELOW_THRESHOLD, f"{len(signed)} signatures of {bucket.params.threshold}")
         for seat, signature in signed.items():
             verify_raw(bucket.keys[seat], signature, statement)
+        with refusing():
+            opened = member.unmask(frozenset(seats))
         answers = UnmaskShares(
-            answers=tuple(
-                UnmaskAnswer(seat=share.peer, of_mask_key=share.of_mask_key, share=share.share)
-                for share in member.unmask(frozenset(seats))
-            )
+            answers=tuple(UnmaskAnswer(seat=s.owner, of_mask_key=s.of_mask_key, share=s.share) for s in opened)
         )
         sealed = seal(self.offer.seal_key, encode(answers), self._context)
         self.state = State.UNMASKED
