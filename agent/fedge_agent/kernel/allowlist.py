@@ -68,7 +68,9 @@ def parse_rule(text: str, resolve: Resolve = resolve_by_system) -> tuple[Allowed
     """
     match = _RULE.fullmatch(text.strip())
     if match is None:
-        raise PolicyError(f"rule {text!r} is not HOST_OR_CIDR:PORT/tcp or /udp, e.g. 192.0.2.7:8883/tcp, [2001:db8::/32]:443/tcp")
+        raise PolicyError(
+            f"rule {text!r} is not HOST_OR_CIDR:PORT/tcp or /udp, e.g. 192.0.2.7:8883/tcp, [2001:db8::/32]:443/tcp"
+        )
     port = int(match["port"])
     if not 1 <= port <= 65535:  # noqa: PLR2004 - the range of ports
         raise PolicyError(f"rule {text!r}: port {port} is not in 1-65535")
@@ -81,9 +83,11 @@ def parse_rule(text: str, resolve: Resolve = resolve_by_system) -> tuple[Allowed
             raise PolicyError(f"rule {text!r}: {error}") from error
         networks = [ipaddress.ip_network(address) for address in resolve(where)]
     for network in networks:
-        # ::/0 and ::ffff:0:0/96 would also cover IPv4, which lies inside IPv6 in the trie; a rule must say what it means.
+        # In the trie IPv4 lies inside IPv6, so ::/0 would cover it too; a rule must say what it means.
         if isinstance(network, ipaddress.IPv6Network) and network.overlaps(ipaddress.IPv6Network("::ffff:0:0/96")):
-            raise PolicyError(f"rule {text!r} covers IPv4-mapped addresses; write IPv4 as IPv4, and IPv6 as 2000::/3 or narrower")
+            raise PolicyError(
+                f"rule {text!r} covers IPv4-mapped addresses; write IPv4 as IPv4, and IPv6 as 2000::/3 or narrower"
+            )
     return tuple(Allowed(network, port, protocol) for network in networks)
 
 

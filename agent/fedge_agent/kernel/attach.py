@@ -1,8 +1,8 @@
 """Loads, attaches and pins what the table of programs says; run again, it changes only what differs.
 
-Attached programs are replaced without an unguarded moment: cgroup links are updated in place, tracepoint links are added
-before the old ones go, and allow entries are added before others are taken away. A pinned link whose cgroup has been
-recreated guards nothing; it is found by its cgroup id and attached anew.
+Attached programs are replaced without an unguarded moment: cgroup links are updated in place, tracepoint links are
+added before the old ones go, and allow entries are added before others are taken away. A pinned link whose cgroup has
+been recreated guards nothing; it is found by its cgroup id and attached anew.
 """
 
 import contextlib

@@ -31,7 +31,7 @@ class _Data(ctypes.Structure):
 
 
 def keep_only(wanted: Iterable[Capability]) -> None:
-    """Gives up every capability of this thread but `wanted` (those it has), for good, and forbids regaining any by exec.
+    """Gives up, for good, every capability of this thread but `wanted`; no later exec regains any.
 
     Raises:
         BpfCallError: the kernel refused.

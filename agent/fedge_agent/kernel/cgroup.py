@@ -1,6 +1,5 @@
 """Finds cgroup v2, also on hybrid machines, and tells one cgroup from its recreated namesake."""
 
-import os
 from pathlib import Path
 
 from fedge_agent.kernel.errors import CgroupError
@@ -75,4 +74,4 @@ def cgroup_id(path: Path) -> int:
     """
     if not (path / "cgroup.procs").is_file() or filesystem_of(path) != "cgroup2":
         raise CgroupError(f"{path} is not a cgroup v2 directory; make it with mkdir under {cgroup2_mount()}")
-    return os.stat(path).st_ino
+    return path.stat().st_ino

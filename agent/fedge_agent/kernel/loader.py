@@ -1,6 +1,7 @@
 """`fedge-bpf attach|detach|status`: the short-lived privileged program that puts the kernel layer in place.
 
-Exit status: 0 done; 1 refused, the message names the cure; 2 wrong usage; 3 `status` found network admission not enforced.
+Exit status: 0 done; 1 refused, the message names the cure; 2 wrong usage; 3 `status` found network admission
+not enforced.
 """
 
 import argparse
@@ -25,15 +26,23 @@ EXIT_NOT_ENFORCED = 3
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedge-bpf", description="Puts Fedge's kernel programs in place. Mounts nothing.")
+    parser = argparse.ArgumentParser(
+        prog="fedge-bpf", description="Puts Fedge's kernel programs in place. Mounts nothing."
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    common.add_argument("--pin-dir", type=Path, default=attaching.DEFAULT_PIN_DIR, help="on a BPF file system [%(default)s]")
+    common.add_argument(
+        "--pin-dir", type=Path, default=attaching.DEFAULT_PIN_DIR, help="on a BPF file system [%(default)s]"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     attach = commands.add_parser("attach", parents=[common], help="load, attach, pin; run again, it updates in place")
     attach.add_argument("--cgroup", type=Path, help="the agent's cgroup v2 directory [this process's own]")
     attach.add_argument(
-        "--allow", action="append", default=[], metavar="HOST_OR_CIDR:PORT/PROTO", help="may be repeated; none: nothing is allowed"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="HOST_OR_CIDR:PORT/PROTO",
+        help="may be repeated; none: nothing is allowed",
     )
     attach.add_argument("--policy", type=Path, help="file of allow rules, one a line")
     attach.add_argument("--reader-uid", type=int, help="telemetry is readable by this user's primary group")
@@ -66,7 +75,12 @@ def _report(programs: Sequence[ProgramStatus], arguments: argparse.Namespace, **
             }
             for p in programs
         ]
-        record = {"pin_dir": str(arguments.pin_dir), "admission_enforced": enforced(programs), "programs": lines, **extra}
+        record = {
+            "pin_dir": str(arguments.pin_dir),
+            "admission_enforced": enforced(programs),
+            "programs": lines,
+            **extra,
+        }
         print(json.dumps(record))  # noqa: T201 - the output
         return
     for p in programs:

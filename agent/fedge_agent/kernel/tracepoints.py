@@ -1,7 +1,7 @@
 """Compares the tracepoint offsets the programs were compiled with to the running kernel's.
 
-Tracepoint structs are not UAPI (32-bit `long`, PREEMPT_RT's extra common byte): a program with a wrong offset would read
-nonsense without complaint, so it is left out instead and its substitute serves.
+Tracepoint structs are not UAPI (32-bit `long`, PREEMPT_RT's extra common byte): a program with a wrong offset would
+read nonsense without complaint, so it is left out instead and its substitute serves.
 """
 
 import re
@@ -44,5 +44,6 @@ def mismatch(program: Program, tracefs: Path | None) -> str | None:
     for field in program.fields:
         present = found.get(field.name)
         if present != (field.offset, field.size):
-            return f"{category}:{event} has {field.name} at (offset, size) {present}, compiled for {(field.offset, field.size)}"
+            wanted = (field.offset, field.size)
+            return f"{category}:{event} has {field.name} at (offset, size) {present}, compiled for {wanted}"
     return None

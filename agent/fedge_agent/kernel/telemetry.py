@@ -1,0 +1,77 @@
+"""Samples the device: kernel maps where they are, /proc where not."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from fedge_agent.kernel import substitutes
+from fedge_agent.kernel.errors import KernelLayerError
+from fedge_agent.kernel.features import FeatureVector, Sample, features_between
+from fedge_agent.kernel.pressure import Resource, read_pressure
+from fedge_agent.kernel.reader import MapReader
+from fedge_agent.kernel.records import MachineCounter
+
+Value = TypeVar("Value")
+
+
+class Telemetry:
+    """The device's feature vector; each call of `window` gives the features since the previous one."""
+
+    def __init__(
+        self, pin_dir: Path, *, root: Path = Path("/"), monotonic_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._reader = MapReader(pin_dir)
+        self._pin_dir = pin_dir
+        self._root = root
+        self._monotonic_ns = monotonic_ns
+        self._previous = self._sample()
+
+    def close(self) -> None:
+        """Gives the map descriptors back."""
+        self._reader.close()
+
+    def window(self) -> FeatureVector:
+        """The features since construction or the previous call."""
+        before, now = self._previous, self._sample()
+        self._previous = now
+        return features_between(before, now)
+
+    def _sample(self) -> Sample:
+        # A map alone would read as zero where its program was left out, so the links are looked for as well.
+        exec_on, retrans_on = self._attached("fedge_exec"), self._attached("fedge_retrans")
+        machine = _or_none(self._reader.machine) if exec_on or retrans_on else None
+        execs = machine[MachineCounter.EXEC] if machine and exec_on else None
+        segments = machine[MachineCounter.RETRANSMITS] if machine and retrans_on else None
+        probes = self._attached("fedge_wakeup", "fedge_wake_new", "fedge_switch")
+        counting = probes and bool(_or_none(self._reader.scheduler_probes_on))
+        run_queue = _or_none(self._reader.run_queue) if counting else None
+        block = _or_none(self._reader.block) if self._attached("fedge_blk_issue", "fedge_blk_done") else None
+        network_on = self._attached("fedge_egress", "fedge_ingress")
+        return Sample(
+            stamp_ns=self._monotonic_ns(),
+            network=_or_none(self._reader.network) if network_on else None,
+            execs=execs,
+            segments=segments,
+            run_queue=run_queue,
+            block=block,
+            forks=substitutes.forks(self._root) if execs is None else None,
+            retransmits=substitutes.retransmits(self._root) if segments is None else None,
+            waits=substitutes.run_queue(self._root) if run_queue is None else None,
+            disks=substitutes.block_io(self._root) if block is None else None,
+            pressure={r: read_pressure(self._root / "proc/pressure" / r.value) for r in Resource},
+        )
+
+    def _attached(self, *programs: str) -> bool:
+        """Whether all their links are pinned where we may look."""
+        try:
+            return all((self._pin_dir / name).exists() for name in programs)
+        except OSError:
+            return False
+
+
+def _or_none(read: Callable[[], Value]) -> Value | None:
+    with contextlib.suppress(KernelLayerError):
+        return read()
+    return None
