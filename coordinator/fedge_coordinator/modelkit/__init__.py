@@ -1,0 +1,1 @@
+"""Layer spec to trainable .tflite, without TensorFlow."""
