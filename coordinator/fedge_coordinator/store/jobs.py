@@ -76,7 +76,7 @@ class Progress:
 _CANCELLABLE: Final = frozenset({JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED})
 _MAY_BECOME: Final = {
     JobStatus.PENDING: frozenset({JobStatus.PENDING, JobStatus.RUNNING}),
-    JobStatus.RUNNING: frozenset({JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED}),
+    JobStatus.RUNNING: frozenset({JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED}),
     JobStatus.PAUSED: frozenset({JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED}),
     JobStatus.FINISHED: frozenset({JobStatus.RUNNING, JobStatus.FINISHED}),
     JobStatus.FAILED: frozenset({JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED}),

@@ -207,16 +207,16 @@ class RoundJournal:
             return highest
 
     def prune(self, job: str, before_round: int) -> int:
-        """Delete the entries of rounds below `before_round` that are over; plans and records stay. Returns how many."""
-        over = select(rounds.c.round).where(
-            rounds.c.job == job,
-            rounds.c.attempt == journal.c.attempt,
-            rounds.c.round == journal.c.round,
-            rounds.c.status != RoundStatus.OPEN,
-        )
+        """Forget entries and plans (which hold keys) of closed rounds below `before_round`; records stay.
+
+        Returns how many entries went.
+        """
+        closed = (rounds.c.job == job, rounds.c.round < before_round, rounds.c.status != RoundStatus.OPEN)
+        mine = (rounds.c.job == journal.c.job, rounds.c.round == journal.c.round, rounds.c.attempt == journal.c.attempt)
         with self._database.transaction() as connection:
+            connection.execute(update(rounds).where(*closed).values(plan=b""))
             return connection.execute(
-                delete(journal).where(journal.c.job == job, journal.c.round < before_round, over.exists())
+                delete(journal).where(select(rounds.c.job).where(*closed, *mine).exists())
             ).rowcount
 
 

@@ -131,10 +131,10 @@ class Prekeys:
                     .values(state=PrekeyState.RESERVED, job=key.job, round=key.round, attempt=key.attempt)
                 )
 
-    def burn(self, device: str, prekey_ids: Iterable[int]) -> None:
-        """Burn prekeys of a device, whatever their state; unknown ids are remembered as burned, too."""
+    def burn(self, chosen: Iterable[tuple[str, int]]) -> None:
+        """Burn (device, prekey id) pairs, whatever their state; unknown ones are remembered as burned, too."""
         with self._database.transaction() as connection:
-            for prekey_id in prekey_ids:
+            for device, prekey_id in chosen:
                 mine = (prekeys.c.device == device, prekeys.c.prekey_id == prekey_id)
                 if connection.execute(update(prekeys).where(*mine).values(state=PrekeyState.BURNED)).rowcount == 0:
                     connection.execute(

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from fedge_coordinator.store import Store, open_store
+from fedge_coordinator.store.errors import StoreUnavailableError
+from fedge_coordinator.store.migrate import settlement_metadata
+from fedge_coordinator.store.tables import metadata
+
+
+def test_migrations_make_exactly_the_declared_tables(store: Store):
+    foreign = settlement_metadata()
+    foreign_names = set(foreign.tables) if foreign is not None else set()
+    with store.transaction() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_object": lambda _o, name, kind, *_: not (kind == "table" and name in foreign_names),
+                "compare_type": True,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_settlement_tables_are_made_beside(store: Store):
+    foreign = settlement_metadata()
+    if foreign is None:
+        pytest.skip("fedge_coordinator.settlement.tables does not exist yet")
+    with store.transaction() as connection:
+        made = set(connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
+    assert set(foreign.tables) <= made
+
+
+def test_the_database_is_durable_private_and_checks_references(store: Store, path: Path):
+    with store.transaction() as connection:
+        pragmas = {
+            name: connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_opening_again_migrates_nothing(store: Store, path: Path):
+    store.devices.seen("d")
+    store.close()
+    assert len(open_store(path).devices.all()) == 1
+
+
+def test_an_unusable_path_is_named(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreUnavailableError, match="file/store.db"):
+        open_store(tmp_path / "file" / "store.db")
+
+
+def test_a_url_needs_a_folder_for_blobs():
+    with pytest.raises(ValueError, match="folder of its blobs"):
+        open_store("postgresql://db/fedge")
