@@ -53,7 +53,7 @@ def test_opening_again_migrates_nothing(store: Store, path: Path):
 
 def test_an_unusable_path_is_named(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreUnavailableError, match="file/store.db"):
+    with pytest.raises(StoreUnavailableError, match=r"file/store\.db"):
         open_store(tmp_path / "file" / "store.db")
 
 
