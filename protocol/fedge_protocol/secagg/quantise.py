@@ -67,9 +67,13 @@ def quantise(
     if weight > weight_max:
         raise BadInput(f"weight {weight} is above weight_max {weight_max}")
     limit = np.float32(levels << FRACTION_BITS)
-    scaled = vector * np.float32((levels << FRACTION_BITS) * weight / (weight_max * coordinate_range))
-    if np.isnan(scaled).any() or not np.isfinite(vector).all():
+    scale = (levels << FRACTION_BITS) * weight / (weight_max * coordinate_range)
+    if scale > np.finfo(np.float32).max:
+        raise BadInput(f"coordinate_range {coordinate_range} is too small for float32")
+    if not np.isfinite(vector).all():
         raise BadInput("the update holds values that are not finite")
+    with np.errstate(over="ignore"):  # what overflows is clipped
+        scaled = vector * np.float32(scale)
     np.clip(scaled, -limit, limit, out=scaled)
     fixed = np.rint(scaled, out=scaled).astype(np.int32)
     stream = Keystream(Suite.CHACHA20, derive((random or os.urandom)(32), ROUNDING))

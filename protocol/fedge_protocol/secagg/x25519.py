@@ -32,3 +32,20 @@ class Agreement:
             return self._private.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError as error:
             raise LowOrderError(f"no secret with public key {public.hex()}") from error
+
+
+_PROBE: Final = bytes(range(KEY_BYTES))
+
+
+def is_usable(public: bytes) -> bool:
+    """Whether secrets can be agreed with this public key: 32 bytes and no point of low order.
+
+    For whoever takes in prekeys: one such key in a bucket makes every honest peer leave it.
+    """
+    if len(public) != KEY_BYTES:
+        return False
+    try:
+        Agreement(_PROBE).with_peer(public)
+    except LowOrderError:
+        return False
+    return True
