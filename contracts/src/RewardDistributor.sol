@@ -295,8 +295,9 @@ contract RewardDistributor is IRewardDistributor, AccessControlDefaultAdminRules
     function pools(bytes32 jobId) external view returns (Pool memory pool) {
         pool = _pools[jobId];
         if (_isDue(pool.pending.root, pool.pending.activeAt)) {
+            // A new struct: assigning one memory struct to another would make them the same.
             pool.active = pool.pending;
-            (pool.pending.root, pool.pending.total) = (0, 0);
+            pool.pending = Root({root: 0, total: 0, epoch: pool.active.epoch, activeAt: pool.active.activeAt});
         }
     }
 
