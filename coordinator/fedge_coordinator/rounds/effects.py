@@ -27,10 +27,11 @@ class BurnPrekeys:
 
 @dataclass(frozen=True)
 class Contribution:
-    """One survivor of a bucket: its seat, the masked vector and the receipt it signed over its hash."""
+    """One survivor: its seat, its commitment to the self mask, the masked vector and the receipt over its hash."""
 
     entry: Entry
     seat: int
+    commitment: bytes
     vector: BlobRef
     receipt: bytes
 
@@ -63,8 +64,9 @@ class BucketAborted:
 
 @dataclass(frozen=True)
 class RoundSummed:
-    """Every bucket has ended and at least one has a sum."""
+    """Every bucket has ended and at least one has a sum. `cohort`: chain addresses of every device that had a seat."""
 
+    cohort: tuple[bytes, ...]
     buckets: tuple[BucketSummed, ...]
     aborted: tuple[BucketAborted, ...]
 

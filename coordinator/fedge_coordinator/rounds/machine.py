@@ -80,6 +80,10 @@ class RoundMachine:
             return self.ready.deadline_ms
         return min((bucket.deadline_ms for bucket in self._buckets if isinstance(bucket, Phase)), default=None)
 
+    def speaks_of(self, context: bytes) -> bool:
+        """Whether one of this round's buckets has this context."""
+        return any(seating.context == context for seating in self._seatings)
+
     @property
     def seated(self) -> tuple[str, ...]:
         """Every device that has a seat."""
@@ -220,7 +224,8 @@ class RoundMachine:
         summed = tuple(bucket for bucket in self._buckets if isinstance(bucket, BucketSummed))
         aborted = tuple(bucket for bucket in self._buckets if isinstance(bucket, BucketAborted))
         if summed:
-            self._end(RoundSummed(summed, aborted))
+            cohort = tuple(sorted(entry.chain_address for entry in self.ready.entries.values()))
+            self._end(RoundSummed(cohort, summed, aborted))
         else:
             self._end(RoundAborted(aborted[0].reason, self.seated))
 

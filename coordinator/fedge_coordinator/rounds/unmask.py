@@ -79,7 +79,9 @@ class UnmaskPhase(Phase):
             total=unmasked.total,
             sharers=tuple(sorted(self._shares)),
             contributions=tuple(
-                Contribution(seating.entries[s], s, self._masked[s].vector, self._masked[s].receipt)
+                Contribution(
+                    seating.entries[s], s, self._shares[s].commitment, self._masked[s].vector, self._masked[s].receipt
+                )
                 for s in self._question.survivors
             ),
             dropped=tuple(e.device for s, e in enumerate(seating.entries) if s not in self._masked),

@@ -1,0 +1,247 @@
+"""Where all messages of the fleet arrive: checked, folded into their rounds in one commit, then acknowledged."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from fedge_coordinator.federation.intake import Chunk, Intake, Message
+from fedge_coordinator.federation.observer import Event, Observer
+from fedge_coordinator.federation.post import Post
+from fedge_coordinator.federation.runner import JobRunner
+from fedge_coordinator.federation.uploads import Uploads
+from fedge_coordinator.rounds.inputs import Kind
+from fedge_coordinator.rounds.machine import Verdict
+from fedge_coordinator.store import Store
+from fedge_protocol import topics
+from fedge_protocol.cose import encode, verify_raw
+from fedge_protocol.errors import Reason, RefusedError
+from fedge_protocol.messages import (
+    Ack,
+    Down,
+    Masked,
+    Prekeys,
+    Presence,
+    Ready,
+    Refusal,
+    Shares,
+    Survivor,
+    Unmask,
+    Up,
+    Want,
+    prekey_statement,
+)
+from fedge_transport.blobs import BlobPublisher
+from fedge_transport.connection import Connection
+from fedge_transport.events import Connected
+from fedge_transport.inbox import Incoming
+
+_log = logging.getLogger(__name__)
+_BATCH: Final = 32
+
+
+class Hub:
+    """Owns the subscription; `runners` are the jobs that run now, by name."""
+
+    def __init__(
+        self,
+        fleet: str,
+        connection: Connection,
+        intake: Intake,
+        store: Store,
+        post: Post,
+        publisher: BlobPublisher,
+        observer: Observer,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.runners: dict[str, JobRunner] = {}
+        self._fleet = fleet
+        self._connection = connection
+        self._intake = intake
+        self._store = store
+        self._post = post
+        self._publisher = publisher
+        self._observer = observer
+        self._clock_ms = clock_ms
+        self._uploads = Uploads()
+        self._online: set[str] = set()
+        self._wanted: asyncio.Queue[bytes] = asyncio.Queue()
+        self._after: list[Callable[[], None]] = []
+
+    def online(self) -> frozenset[str]:
+        """Devices whose birth was the last that was heard of them."""
+        return frozenset(self._online)
+
+    async def run(self) -> None:
+        """Serve until cancelled. An error that is no refusal ends the coordinator: it restarts from its journal."""
+        await self._connection.subscribe(topics.up_filter(self._fleet), topics.presence_filter(self._fleet))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_connection())
+            group.create_task(self._receive())
+            group.create_task(self._answer_wants())
+
+    async def _watch_connection(self) -> None:
+        first = True
+        async for event in self._connection.events():
+            if not isinstance(event, Connected):
+                continue
+            if not event.session_present and not first:
+                self._observer.happened(Event("broker-lost-session", self._clock_ms()))
+                await self._publisher.republish()
+                for runner in list(self.runners.values()):
+                    await runner.reconnected()
+            first = False
+
+    async def _answer_wants(self) -> None:
+        while True:
+            await self._publisher.want(await self._wanted.get())
+
+    async def _receive(self) -> None:
+        inbox = self._connection.incoming()
+        async for first in inbox:
+            batch = [first]
+            while len(inbox) and len(batch) < _BATCH:
+                batch.append(await anext(inbox))
+            self._commit(batch)
+            # Let what was just sent leave before the next batch is taken.
+            await asyncio.sleep(0)
+
+    def _commit(self, batch: list[Incoming]) -> None:
+        """Handle a batch in one transaction; acknowledge, to the broker and to the devices, after it."""
+        with self._store.transaction():
+            for incoming in batch:
+                self._one(incoming)
+        for incoming in batch:
+            incoming.ack()
+        for runner in self.runners.values():
+            runner.flush()
+        after, self._after = self._after, []
+        for action in after:
+            action()
+
+    def _one(self, incoming: Incoming) -> None:
+        kind = incoming.topic.rpartition("/")[2] if "/chunk/" not in incoming.topic else str(Up.CHUNK)
+        self._observer.received(kind, len(incoming.payload))
+        try:
+            opened = self._intake.open(incoming.topic, incoming.payload)
+        except RefusedError as error:
+            if incoming.payload:
+                self._refused("unverified", kind, error)
+            return
+        if isinstance(opened, Chunk):
+            self._chunk(opened)
+        else:
+            self._message(opened)
+
+    def _message(self, message: Message) -> None:
+        device = message.sender.device
+        try:
+            self._dispatch(message)
+        except RefusedError as error:
+            self._refused(device, message.kind, error)
+            self._store.devices.refused(device, str(error.reason), error.detail[:256])
+            self._acknowledge(message, refused=error.reason)
+
+    def _dispatch(self, message: Message) -> None:  # noqa: C901 - one flat case a kind
+        device, body = message.sender.device, message.body
+        match body:
+            case Presence():
+                self._presence(device, body)
+            case Prekeys():
+                self._prekeys(message, body)
+                self._acknowledge(message)
+            case Want():
+                self._wanted.put_nowait(body.sha256)
+            case Ack():
+                if body.kind == Down.RESULT:
+                    for runner in self.runners.values():
+                        runner.result_acknowledged(device)
+            case Ready():
+                self._take(self._runner_of(body.job), Kind.READY, message)
+            case Refusal():
+                self._refusal(message, body)
+            case Masked():
+                self._masked(message, body)
+            case Shares() | Survivor() | Unmask():
+                self._take(self._runner_for(body.context), Kind(message.kind), message)
+
+    def _runner_of(self, job: str) -> JobRunner:
+        try:
+            return self.runners[job]
+        except KeyError:
+            raise RefusedError(Reason.WRONG_JOB, f"{job} does not run") from None
+
+    def _runner_for(self, context: bytes) -> JobRunner:
+        for runner in self.runners.values():
+            if runner.speaks_of(context):
+                return runner
+        raise RefusedError(Reason.WRONG_CONTEXT, "of no open round")
+
+    def _take(self, runner: JobRunner, kind: Kind, message: Message) -> None:
+        verdict = runner.take(kind, message)
+        if verdict is not Verdict.NOT_NEEDED:
+            _log.debug("%s of %s: %s", kind, message.sender.device, verdict)
+        self._acknowledge(message)
+
+    def _refusal(self, message: Message, body: Refusal) -> None:
+        device = message.sender.device
+        self._store.devices.refused(device, body.reason, body.detail)
+        self._observer.happened(
+            Event("device-refused", self._clock_ms(), {"device": device, "job": body.job, "reason": body.reason})
+        )
+        self._take(self._runner_of(body.job), Kind.REFUSAL, message)
+
+    def _masked(self, message: Message, body: Masked) -> None:
+        runner = self._runner_for(body.context)
+        runner.check_seated(message.sender.device)
+        if self._store.blobs.has(body.vector.sha256):
+            self._take(runner, Kind.MASKED, message)
+        else:
+            self._uploads.announce(message, body)
+
+    def _chunk(self, chunk: Chunk) -> None:
+        try:
+            complete = self._uploads.add(chunk)
+        except RefusedError as error:
+            if error.reason is not Reason.MISSING_BLOB:
+                self._refused(chunk.device, Up.CHUNK, error)
+            return
+        if complete is None:
+            return
+        self._store.blobs.put(complete.vector)
+        self._message(complete.manifest)
+
+    def _prekeys(self, message: Message, body: Prekeys) -> None:
+        device = message.sender.device
+        for statement in body.statements:
+            signed = prekey_statement(
+                self._fleet, device, statement.prekey_id, statement.mask_public, statement.channel_public
+            )
+            verify_raw(message.sender.public_key, statement.signature, signed)
+        added = self._store.prekeys.add(device, [(s.prekey_id, encode(s)) for s in body.statements])
+        if added.conflicting:
+            raise RefusedError(Reason.EQUIVOCATION, f"prekeys {added.conflicting} were published with other keys")
+
+    def _presence(self, device: str, body: Presence) -> None:
+        self._store.devices.presence(
+            device, online=body.online, version=body.version, missing_features=body.missing_features
+        )
+        (self._online.add if body.online else self._online.discard)(device)
+        self._observer.happened(
+            Event("device-online" if body.online else "device-offline", self._clock_ms(), {"device": device})
+        )
+        for runner in self.runners.values():
+            runner.consider_closing()
+
+    def _acknowledge(self, message: Message, *, refused: Reason | None = None) -> None:
+        body = message.body
+        round_, attempt = getattr(body, "round", 0), getattr(body, "attempt", 0)
+        self._after.append(
+            lambda: self._post.acknowledge(
+                message.sender.device, message.kind, message.sha256, round_=round_, attempt=attempt, refused=refused
+            )
+        )
+
+    def _refused(self, who: str, kind: str, error: RefusedError) -> None:
+        _log.info("refused %s of %s: %s", kind, who, error)
+        self._observer.refused(kind, str(error.reason))
