@@ -81,6 +81,7 @@ progress: Final = Table(
     Column("dropouts", Integer, nullable=False),
     Column("metrics", Text, nullable=False),
     Column("bytes_up", BigInteger, nullable=False),
+    Column("weights", LargeBinary, nullable=False),
     Column("checkpoint", LargeBinary),
     Column("tx_hash", LargeBinary),
     ForeignKeyConstraint(["job"], ["jobs.name"], ondelete="CASCADE"),

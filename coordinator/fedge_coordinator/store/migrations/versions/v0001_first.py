@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.Column("dropouts", sa.Integer, nullable=False),
         sa.Column("metrics", sa.Text, nullable=False),
         sa.Column("bytes_up", sa.BigInteger, nullable=False),
+        sa.Column("weights", sa.LargeBinary, nullable=False),
         sa.Column("checkpoint", sa.LargeBinary),
         sa.Column("tx_hash", sa.LargeBinary),
         sa.ForeignKeyConstraint(["job"], ["jobs.name"], ondelete="CASCADE"),
