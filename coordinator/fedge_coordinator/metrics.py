@@ -13,7 +13,8 @@ from fedge_coordinator.store.devices import Device
 from fedge_protocol.errors import Reason
 from fedge_protocol.messages import PRESENCE_KIND, Up
 
-_KNOWN_KINDS: Final = frozenset({*Up, PRESENCE_KIND})
+_KNOWN_KINDS: Final = frozenset({*map(str, Up), PRESENCE_KIND})
+_KNOWN_REASONS: Final = frozenset(map(str, Reason))
 _ROUND_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 DEVICE_STATES: Final = ("online", "offline", "revoked")
 
@@ -28,6 +29,12 @@ class Metrics:
             "Messages that were refused, by kind and named reason",
             ("kind", "reason"),
             registry=self.registry,
+        )
+        self._received = Counter(
+            "fedge_coordinator_messages", "Messages received, valid or not", ("kind",), registry=self.registry
+        )
+        self._received_bytes = Counter(
+            "fedge_coordinator_received_bytes", "Bytes of these messages", ("kind",), registry=self.registry
         )
         self._rounds = Counter(
             "fedge_coordinator_rounds", "Rounds that ended", ("job", "result"), registry=self.registry
@@ -70,9 +77,14 @@ class Metrics:
         )
         Gauge("fedge_coordinator_build_info", "Always 1", ("version",), registry=self.registry).labels(version).set(1)
 
-    def message_refused(self, kind: str, reason: Reason) -> None:
-        """Count a refused message; a kind that no message has is counted as `unknown`."""
-        self._refused.labels(kind if kind in _KNOWN_KINDS else "unknown", str(reason)).inc()
+    def message_received(self, kind: str, size: int) -> None:
+        """Count a message of `size` bytes; a kind that no message has is counted as `unknown`."""
+        self._received_bytes.labels(_known(kind, _KNOWN_KINDS)).inc(size)
+        self._received.labels(_known(kind, _KNOWN_KINDS)).inc()
+
+    def message_refused(self, kind: str, reason: str) -> None:
+        """Count a refused message; kinds and reasons that the protocol does not have are counted as `unknown`."""
+        self._refused.labels(_known(kind, _KNOWN_KINDS), _known(reason, _KNOWN_REASONS)).inc()
 
     def phase_entered(self, job: str, phase: str) -> None:
         """A job's open round is in this phase now; empty when it has no open round."""
@@ -80,13 +92,16 @@ class Metrics:
         if phase:
             self._phase.labels(job, phase).set(1)
 
-    def round_finished(self, job: str, *, participants: int, dropouts: int, bytes_up: int, seconds: float) -> None:
-        """A round ended with a checkpoint."""
+    def round_finished(
+        self, job: str, *, participants: int, dropouts: int, bytes_up: int, seconds: float | None
+    ) -> None:
+        """A round ended with a checkpoint; `seconds` is None when this process did not open it."""
         self._rounds.labels(job, "finished").inc()
         self._participants.labels(job).set(participants)
         self._dropouts.labels(job).set(dropouts)
         self._bytes_up.labels(job).inc(bytes_up)
-        self._round_seconds.labels(job).observe(seconds)
+        if seconds is not None:
+            self._round_seconds.labels(job).observe(seconds)
 
     def round_aborted(self, job: str) -> None:
         """A round ended without one."""
@@ -123,6 +138,10 @@ class _StoreCollector(Collector):
         for status, count in self._store.jobs.counts().items():
             jobs.add_metric((status,), count)
         return (devices, jobs)
+
+
+def _known(name: str, known: frozenset[str]) -> str:
+    return name if name in known else "unknown"
 
 
 def _state(device: Device) -> str:

@@ -120,7 +120,7 @@ async def _stream(events: AsyncIterator[Event], keepalive_s: float) -> AsyncIter
                 yield b": still here\n\n"
                 continue
             event, coming = coming.result(), None
-            yield f"id: {event.id}\nevent: {event.kind}\ndata: {msgspec.json.encode(event).decode()}\n\n".encode()
+            yield f"id: {event.id}\nevent: {event.name}\ndata: {msgspec.json.encode(event).decode()}\n\n".encode()
     except (StopAsyncIteration, WatcherTooSlowError):
         return
     finally:

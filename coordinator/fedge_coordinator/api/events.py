@@ -9,8 +9,8 @@ import msgspec
 
 from fedge_coordinator.api.views import Event
 
-REMEMBERED: Final = 1024
-QUEUE_LIMIT: Final = 256
+REMEMBERED: Final = 4096
+QUEUE_LIMIT: Final = 4096
 
 
 class WatcherTooSlowError(Exception):

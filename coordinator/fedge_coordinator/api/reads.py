@@ -191,7 +191,7 @@ def _checkpoint_view(job: Job, progress: Progress) -> CheckpointView:
     return CheckpointView(
         job=job.name,
         round=progress.round,
-        weights=progress.weights.hex(),
+        weights=_hex(progress.weights) or "",
         participants=progress.participants,
         finished_at_ms=progress.finished_at_ms,
         checkpoint=_hex(progress.checkpoint),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from fedge_coordinator.api.events import EventHub
 from fedge_coordinator.api.reads import Balances, PhaseOf, StoreReads, unknown_phase
-from fedge_coordinator.api.views import AppliedView, Event, EventKind, JobView
+from fedge_coordinator.api.views import AppliedView, Event, JobView
 from fedge_coordinator.modelkit.spec import ModelSpecError, parse_model_spec
 from fedge_coordinator.store import Store
 from fedge_coordinator.store.clock import ClockMs, wall_clock_ms
@@ -79,7 +79,7 @@ class StoreFleet(StoreReads):
         return self._job_view(self._store.jobs.get(name))
 
     def _changed(self, name: str, detail: str) -> None:
-        self._hub.publish(Event(EventKind.JOB, self._clock_ms(), job=name, detail=detail))
+        self._hub.publish(Event(f"job-{detail}", self._clock_ms(), {"job": name}))
         self._on_change(name)
 
 

@@ -1,14 +1,10 @@
 """What the API shows: frozen values, camelCase as JSON, hashes and addresses as hexadecimal text."""
 
-from enum import StrEnum
-
 import msgspec
 
 from fedge_coordinator.store.jobs import JobStatus, Outcome
 from fedge_coordinator.store.journal import RoundStatus
 from fedge_protocol.jobspec import TrainingJob
-
-MAX_EVENT_DETAIL_CHARS = 256
 
 
 class View(msgspec.Struct, frozen=True, rename="camel"):
@@ -110,28 +106,13 @@ class AppliedView(View, frozen=True):
     job: JobView | None
 
 
-class EventKind(StrEnum):
-    """What happened."""
-
-    JOB = "job"
-    ROUND_OPENED = "round-opened"
-    PHASE = "phase"
-    ROUND_FINISHED = "round-finished"
-    ROUND_ABORTED = "round-aborted"
-    CHECKPOINT = "checkpoint"
-    DEVICE = "device"
-    SETTLEMENT = "settlement"
-
-
 class Event(View, frozen=True):
-    """Something that happened. `id` counts from 1 since the coordinator's start; 0 until the hub gives one."""
+    """Something that happened; `name` and `fields` as `federation.observer.Event` has them.
 
-    kind: EventKind
+    `id` counts from 1 since the coordinator's start; 0 until the hub gives one.
+    """
+
+    name: str
     at_ms: int
-    job: str = ""
-    round: int = 0
-    attempt: int = 0
-    device: str = ""
-    detail: str = ""
-    metrics: dict[str, float] = {}
+    fields: dict[str, str | int | float | bool | None] = {}
     id: int = 0

@@ -61,8 +61,8 @@ class Job:
 class Progress:
     """What one finished round brought.
 
-    `weights` is the blob hash of the model it made (the chain's modelHash), `metrics` are finite numbers by name, such
-    as accuracy and loss, `checkpoint` and `tx_hash` say where it was settled.
+    `metrics` are finite numbers by name, such as accuracy and loss; `checkpoint` and `tx_hash` say where it was settled.
+    `weights`, the blob hash of the model it made (the chain's modelHash), is there when read back.
     """
 
     job: str
@@ -72,10 +72,10 @@ class Progress:
     participants: int
     dropouts: int
     bytes_up: int
-    weights: bytes
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: bytes | None = None
     tx_hash: bytes | None = None
+    weights: bytes | None = None
 
 
 _CANCELLABLE: Final = frozenset({JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED})
@@ -195,7 +195,7 @@ class Jobs:
             self._set(connection, name, graph=graph, weights=weights)
             return self.set_status(name, JobStatus.RUNNING)
 
-    def advance(self, entry: Progress) -> Job:
+    def advance(self, entry: Progress, weights: bytes) -> Job:
         """Record a finished round, make its weights current and count on. The same round twice changes nothing.
 
         Raises:
@@ -204,7 +204,7 @@ class Jobs:
         """
         with self._database.transaction() as connection:
             present = self.get(entry.job)
-            if entry.round == present.next_round - 1 and present.weights == entry.weights:
+            if entry.round == present.next_round - 1 and present.weights == weights:
                 return present
             if entry.round != present.next_round:
                 raise JobStateError(f"job {entry.job!r} awaits round {present.next_round}, not {entry.round}")
@@ -218,12 +218,12 @@ class Jobs:
                     dropouts=entry.dropouts,
                     metrics=msgspec.json.encode(entry.metrics, order="sorted").decode(),
                     bytes_up=entry.bytes_up,
-                    weights=entry.weights,
+                    weights=weights,
                     checkpoint=entry.checkpoint,
                     tx_hash=entry.tx_hash,
                 )
             )
-            self._set(connection, entry.job, weights=entry.weights, next_round=entry.round + 1)
+            self._set(connection, entry.job, weights=weights, next_round=entry.round + 1)
             return self.get(entry.job)
 
     def set_metrics(self, name: str, round_number: int, metrics: dict[str, float]) -> None:

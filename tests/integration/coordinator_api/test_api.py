@@ -8,7 +8,7 @@ import pytest
 
 from fedge_coordinator.api.app import MAX_BODY_BYTES
 from fedge_coordinator.api.server import SocketUnavailableError, listen_private
-from fedge_coordinator.api.views import Event, EventKind
+from fedge_coordinator.api.views import Event
 from fedge_coordinator.store.jobs import Progress
 from fedge_coordinator.store.journal import RoundKey, RoundStatus
 from fedge_protocol.jobspec import canonical, parse
@@ -122,7 +122,7 @@ async def test_rounds_and_checkpoints_come_from_the_store(api, document: Documen
     api.store.journal.open(key, b"plan")
     with api.store.transaction():
         api.store.journal.finish(key, RoundStatus.FINISHED, b"record")
-        api.store.jobs.advance(Progress("digits", 1, 1, 5_000, 7, 1, 900, b"n" * 32, {"accuracy": 0.75}))
+        api.store.jobs.advance(Progress("digits", 1, 1, 5_000, 7, 1, 900, {"accuracy": 0.75}), b"n" * 32)
     async with api.client() as client:
         rounds = (await client.get("/v1/rounds?job=digits")).json()
         checkpoints = (await client.get("/v1/checkpoints")).json()
@@ -155,23 +155,23 @@ async def test_events_stream_with_ids_kinds_and_keepalives(api):
         async for line in stream.aiter_lines():
             lines.append(line)
             if line == ": watching":
-                api.hub.publish(Event(EventKind.PHASE, 5, job="digits", round=1, detail="shares"))
+                api.hub.publish(Event("input", 5, {"job": "digits", "phase": "shares"}))
             if ": still here" in lines and any(each.startswith("data:") for each in lines):
                 break
     assert "id: 1" in lines
-    assert "event: phase" in lines
+    assert "event: input" in lines
     (data,) = [line for line in lines if line.startswith("data: ")]
-    assert json.loads(data.removeprefix("data: "))["detail"] == "shares"
+    assert json.loads(data.removeprefix("data: "))["fields"]["phase"] == "shares"
 
 
 async def test_an_event_stream_resumes_and_ends_when_the_coordinator_stops(api):
     for detail in ("a", "b"):
-        api.hub.publish(Event(EventKind.PHASE, 5, detail=detail))
+        api.hub.publish(Event("input", 5, {"phase": detail}))
     async with api.client() as client, client.stream("GET", "/v1/events", headers={"Last-Event-ID": "1"}) as stream:
         received = []
         async for line in stream.aiter_lines():
             if line.startswith("data: "):
-                received.append(json.loads(line.removeprefix("data: "))["detail"])
+                received.append(json.loads(line.removeprefix("data: "))["fields"]["phase"])
                 api.hub.close()
     assert received == ["b"]
 

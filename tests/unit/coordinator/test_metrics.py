@@ -14,11 +14,15 @@ def exposed(metrics: Metrics) -> list[str]:
 def test_refused_messages_are_counted_and_strange_kinds_make_no_series():
     metrics = Metrics("0.1")
     metrics.message_refused("ready", Reason.BAD_SIGNATURE)
+    metrics.message_refused("ready", "made-up")
+    metrics.message_received("ready", 512)
     for number in range(3):
         metrics.message_refused(f"kind-{number}", Reason.MALFORMED)
     found = exposed(metrics)
     assert 'fedge_coordinator_messages_refused_total{kind="ready",reason="bad-signature"} 1.0' in found
     assert 'fedge_coordinator_messages_refused_total{kind="unknown",reason="malformed"} 3.0' in found
+    assert 'fedge_coordinator_messages_refused_total{kind="ready",reason="unknown"} 1.0' in found
+    assert 'fedge_coordinator_received_bytes_total{kind="ready"} 512.0' in found
 
 
 def test_a_job_is_in_one_phase_at_a_time():

@@ -3,11 +3,11 @@ import asyncio
 import pytest
 
 from fedge_coordinator.api.events import QUEUE_LIMIT, EventHub, WatcherTooSlowError
-from fedge_coordinator.api.views import Event, EventKind
+from fedge_coordinator.api.views import Event
 
 
 def phase(detail: str) -> Event:
-    return Event(EventKind.PHASE, 1_000, job="digits", round=1, detail=detail)
+    return Event("input", 1_000, {"phase": detail})
 
 
 async def test_every_watcher_gets_every_event_in_order():
@@ -17,7 +17,7 @@ async def test_every_watcher_gets_every_event_in_order():
     await asyncio.sleep(0)
     hub.publish(phase("ready"))
     hub.publish(phase("shares"))
-    assert [(await each).detail for each in waiting] == ["ready", "ready"]
+    assert [(await each).fields["phase"] for each in waiting] == ["ready", "ready"]
     assert (await anext(first)).id == 2
 
 
@@ -26,18 +26,18 @@ async def test_a_watcher_continues_after_the_last_id_it_saw():
     for detail in ("a", "b", "c"):
         hub.publish(phase(detail))
     watching = hub.watch(after=1)
-    assert [(await anext(watching)).detail for _ in range(2)] == ["b", "c"]
+    assert [(await anext(watching)).fields["phase"] for _ in range(2)] == ["b", "c"]
 
 
 async def test_a_slow_watcher_is_cut_off_and_the_others_are_not():
     hub = EventHub()
     slow = hub.watch(after=0)
     hub.publish(phase("first"))
-    assert (await anext(slow)).detail == "first"
+    assert (await anext(slow)).fields["phase"] == "first"
     for number in range(QUEUE_LIMIT + 5):
         hub.publish(phase(str(number)))
     got = [await anext(slow) for _ in range(QUEUE_LIMIT)]
-    assert got[-1].detail == str(QUEUE_LIMIT - 1)
+    assert got[-1].fields["phase"] == str(QUEUE_LIMIT - 1)
     with pytest.raises(WatcherTooSlowError):
         await anext(slow)
     assert (await anext(hub.watch(after=QUEUE_LIMIT))).id == QUEUE_LIMIT + 1

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from fedge_protocol.jobspec import TrainingJob, spec_hash
 GRAPH, FIRST, SECOND = b"g" * 32, b"1" * 32, b"2" * 32
 
 
-def progress(number: int, weights: bytes = SECOND) -> Progress:
-    return Progress("digits", number, 0, 9_000, 20, 2, 1_234, weights, {"accuracy": 0.5, "loss": 1.25})
+def progress(number: int) -> Progress:
+    return Progress("digits", number, 0, 9_000, 20, 2, 1_234, {"accuracy": 0.5, "loss": 1.25})
 
 
 def test_a_new_document_makes_a_pending_job_at_round_one(store: Store, job: TrainingJob):
@@ -30,11 +31,11 @@ def test_the_same_document_again_changes_nothing(store: Store, job: TrainingJob)
 def test_a_job_survives_reopening(store: Store, path: Path, job: TrainingJob):
     store.jobs.apply(job)
     store.jobs.start("digits", GRAPH, FIRST)
-    stored = store.jobs.advance(progress(1))
+    stored = store.jobs.advance(progress(1), SECOND)
     store.close()
     again = open_store(path)
     assert again.jobs.all() == [stored]
-    assert again.jobs.progress("digits") == [progress(1)]
+    assert again.jobs.progress("digits") == [replace(progress(1), weights=SECOND)]
 
 
 def test_a_started_job_keeps_its_model(store: Store, job: TrainingJob, other_model: TrainingJob):
@@ -59,7 +60,7 @@ def test_a_finished_job_that_wants_more_rounds_is_pending_again(
     store.jobs.apply(job)
     store.jobs.start("digits", GRAPH, FIRST)
     for number in (1, 2, 3):
-        store.jobs.advance(progress(number))
+        store.jobs.advance(progress(number), SECOND)
     store.jobs.set_status("digits", JobStatus.FINISHED)
     outcome, again = store.jobs.apply(longer_job)
     assert (outcome, again.status, again.next_round) == (Outcome.UPDATED, JobStatus.PENDING, 4)
@@ -68,11 +69,11 @@ def test_a_finished_job_that_wants_more_rounds_is_pending_again(
 def test_rounds_advance_one_by_one_and_a_repetition_is_harmless(store: Store, job: TrainingJob):
     store.jobs.apply(job)
     store.jobs.start("digits", GRAPH, FIRST)
-    once = store.jobs.advance(progress(1))
-    assert store.jobs.advance(progress(1)) == once
+    once = store.jobs.advance(progress(1), SECOND)
+    assert store.jobs.advance(progress(1), SECOND) == once
     assert (once.weights, once.next_round) == (SECOND, 2)
     with pytest.raises(JobStateError, match="awaits round 2, not 3"):
-        store.jobs.advance(progress(3))
+        store.jobs.advance(progress(3), SECOND)
     assert len(store.jobs.progress("digits")) == 1
 
 
@@ -131,7 +132,7 @@ def test_a_cancelled_job_takes_no_other_document(store: Store, job: TrainingJob,
 def test_metrics_and_settlement_are_added_later(store: Store, job: TrainingJob):
     store.jobs.apply(job)
     store.jobs.start("digits", GRAPH, FIRST)
-    store.jobs.advance(progress(1))
+    store.jobs.advance(progress(1), SECOND)
     store.jobs.set_metrics("digits", 1, {"loss": 1.0, "recall": 0.25})
     store.jobs.set_settlement("digits", 1, checkpoint=b"c" * 32)
     store.jobs.set_settlement("digits", 1, tx_hash=b"t" * 32)
@@ -146,7 +147,7 @@ def test_progress_can_be_asked_for_from_its_end(store: Store, job: TrainingJob):
     store.jobs.apply(job)
     store.jobs.start("digits", GRAPH, FIRST)
     for number in (1, 2, 3):
-        store.jobs.advance(progress(number, bytes([number]) * 32))
+        store.jobs.advance(progress(number), bytes([number]) * 32)
     assert [each.round for each in store.jobs.progress("digits", last=2)] == [2, 3]
 
 
