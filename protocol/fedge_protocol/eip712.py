@@ -1,4 +1,4 @@
-"""The four EIP-712 structs that devices and the committee sign, encoded by hand as 32-byte words.
+"""The EIP-712 structs that devices and the committee sign, encoded by hand as 32-byte words.
 
 The contracts compute the same hashes (`contracts/src`); eth-account is the oracle in the tests. It is not imported here
 because a device would pay 25 MB and 0.6 CPU-seconds for it.
@@ -185,6 +185,25 @@ class Checkpoint:
             bytes32_word(self.metrics_hash, "metricsHash"),
             uint_word(self.participants, 64, "participants"),
             uint_word(self.total_weight, 64, "totalWeight"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """What a job starts from. Nobody signs it: its struct hash is the first head, the parent of round 1."""
+
+    TYPE: ClassVar[str] = "Genesis(bytes32 jobId,bytes32 specHash,bytes32 genesisModelHash)"
+
+    job_id: bytes
+    spec_hash: bytes
+    genesis_model_hash: bytes
+
+    def words(self) -> tuple[bytes, ...]:
+        """Return the three fields as words."""
+        return (
+            bytes32_word(self.job_id, "jobId"),
+            bytes32_word(self.spec_hash, "specHash"),
+            bytes32_word(self.genesis_model_hash, "genesisModelHash"),
         )
 
 

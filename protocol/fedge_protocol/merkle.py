@@ -43,6 +43,15 @@ def participation_leaf(device: bytes, weight: int, update_hash: bytes) -> bytes:
     return keccak256(keccak256(encoded))
 
 
+def cohort_leaf(device: bytes) -> bytes:
+    """Return the leaf that states that a device was asked to take part in a round.
+
+    Raises:
+        EncodingError: when the address does not have 20 bytes.
+    """
+    return keccak256(keccak256(address_word(device, "device")))
+
+
 def pair_hash(left: bytes, right: bytes) -> bytes:
     """Return the parent of two nodes; the order of the arguments does not matter."""
     return keccak256(left + right if left < right else right + left)
@@ -108,10 +117,25 @@ def participation_tree(entries: Iterable[tuple[bytes, int, bytes]]) -> MerkleTre
         EncodingError: when a field does not fit its Solidity type.
     """
     listed = list(entries)
-    for (before, _, _), (after, _, _) in pairwise(listed):
-        if before >= after:
-            raise MerkleError(f"participants must ascend strictly by address, 0x{after.hex()} follows 0x{before.hex()}")
+    _check_ascending([device for device, _, _ in listed])
     return positional_tree([participation_leaf(*entry) for entry in listed])
+
+
+def cohort_tree(devices: Sequence[bytes]) -> MerkleTree:
+    """Build the tree of the devices that were asked, leaf order = ascending device address.
+
+    Raises:
+        MerkleError: when a device is named twice, or the devices are not in ascending order.
+        EncodingError: when an address does not have 20 bytes.
+    """
+    _check_ascending(devices)
+    return positional_tree([cohort_leaf(device) for device in devices])
+
+
+def _check_ascending(devices: Sequence[bytes]) -> None:
+    for before, after in pairwise(devices):
+        if before >= after:
+            raise MerkleError(f"devices must ascend strictly by address, 0x{after.hex()} follows 0x{before.hex()}")
 
 
 def verify_proof(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:

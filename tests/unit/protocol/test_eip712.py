@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedge_protocol import eip712
-from fedge_protocol.eip712 import Checkpoint, DeviceBinding, Domain, EncodingError, Receipt, RewardRoot
+from fedge_protocol.eip712 import Checkpoint, DeviceBinding, Domain, EncodingError, Genesis, Receipt, RewardRoot
 
 STRATEGIES = {
     "bytes32": st.binary(min_size=32, max_size=32),
@@ -18,7 +18,7 @@ STRATEGIES = {
     "uint64": st.integers(0, 2**64 - 1),
     "uint128": st.integers(0, 2**128 - 1),
 }
-STRUCTS = [DeviceBinding, Receipt, Checkpoint, RewardRoot]
+STRUCTS = [DeviceBinding, Receipt, Checkpoint, Genesis, RewardRoot]
 DOMAINS = st.builds(Domain, st.integers(0, 2**256 - 1), STRATEGIES["address"])
 
 

@@ -11,6 +11,7 @@ from fedge_protocol.keccak import keccak256
 from fedge_protocol.merkle import (
     EMPTY_ROOT,
     MerkleError,
+    cohort_tree,
     participation_leaf,
     participation_tree,
     positional_tree,
@@ -98,6 +99,15 @@ def test_participants_out_of_order_or_twice_are_refused(second):
     entry = (b"\1" * 20, 1, b"\2" * 32)
     with pytest.raises(MerkleError, match="ascend strictly"):
         participation_tree([entry, (second, 1, b"\2" * 32)])
+    with pytest.raises(MerkleError, match="ascend strictly"):
+        cohort_tree([entry[0], second])
+
+
+@given(st.lists(ADDRESSES, min_size=1, max_size=20, unique=True).map(sorted))
+def test_every_device_that_was_asked_can_prove_it(devices):
+    tree = cohort_tree(devices)
+    for index, device in enumerate(devices):
+        assert verify_proof(tree.root, keccak(keccak(encode(["address"], [device]))), tree.proof(index))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+"""Who signs for the coordinator: the committee's members and the account that pays for gas.
+
+A key-management service implements `Signer`. Zeroising keys in Python memory is not reliable; keep the process apart.
+"""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import coincurve
+from eth_account import Account
+
+from fedge_coordinator.settlement.errors import KeyFileError
+from fedge_protocol.keccak import keccak256
+
+KEY_BYTES = 32
+_OPEN_MODE_BITS = 0o077
+_HEX_KEY = re.compile(rb"(?:0x)?([0-9a-fA-F]{64})\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An EIP-1559 transaction before it is signed; `to` is None for a deployment. Amounts in wei."""
+
+    chain_id: int
+    nonce: int
+    to: bytes | None
+    value_wei: int
+    data: bytes
+    gas: int
+    max_fee_wei: int
+    priority_fee_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTransaction:
+    """The bytes to broadcast and the 32-byte hash by which the chain will know them."""
+
+    raw: bytes
+    hash: bytes
+
+
+class Signer(Protocol):
+    """One Ethereum account's signing power."""
+
+    @property
+    def address(self) -> bytes:
+        """The account's 20-byte address."""
+        ...  # pragma: no cover
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """Return the 65-byte signature (r, s, v in {27, 28}) of a 32-byte digest; the same bytes every time."""
+        ...  # pragma: no cover
+
+    def sign_transaction(self, transaction: Transaction) -> SignedTransaction:
+        """Return the signed EIP-1559 transaction."""
+        ...  # pragma: no cover
+
+
+class LocalSigner:
+    """A key in this process's memory."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEY_BYTES:
+            raise KeyFileError(f"a signing key has 32 bytes, not {len(secret)}")
+        try:
+            self._key = coincurve.PrivateKey(secret)
+        except ValueError:
+            raise KeyFileError("the signing key's scalar lies outside the group order") from None
+        self._address = keccak256(self._key.public_key.format(compressed=False)[1:])[12:]
+
+    @classmethod
+    def from_file(cls, path: Path) -> "LocalSigner":
+        """Load a key of 32 raw bytes or 64 hex digits from a file that only its owner may read.
+
+        Raises:
+            KeyFileError: when the file is missing, a link, open to group or others, a third party's, or malformed.
+        """
+        return cls(_read_key(path))
+
+    @property
+    def address(self) -> bytes:
+        """The account's 20-byte address."""
+        return self._address
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """Return the 65-byte signature (r, s, v in {27, 28}) of a 32-byte digest; the same bytes every time."""
+        signature = self._key.sign_recoverable(digest, hasher=None)
+        return signature[:64] + bytes([signature[64] + 27])
+
+    def sign_transaction(self, transaction: Transaction) -> SignedTransaction:
+        """Return the signed EIP-1559 transaction."""
+        fields = {
+            "type": 2,
+            "chainId": transaction.chain_id,
+            "nonce": transaction.nonce,
+            "to": transaction.to if transaction.to is not None else b"",
+            "value": transaction.value_wei,
+            "data": transaction.data,
+            "gas": transaction.gas,
+            "maxFeePerGas": transaction.max_fee_wei,
+            "maxPriorityFeePerGas": transaction.priority_fee_wei,
+        }
+        signed = Account.sign_transaction(fields, self._key.secret)
+        return SignedTransaction(bytes(signed.raw_transaction), bytes(signed.hash))
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyFileError(f"key file {path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"key file {path} is not a regular file")
+        if status.st_mode & _OPEN_MODE_BITS:
+            raise KeyFileError(f"key file {path} has mode {stat.S_IMODE(status.st_mode):04o}; run chmod 600 on it")
+        if status.st_uid not in {0, os.geteuid()}:
+            raise KeyFileError(f"key file {path} belongs to uid {status.st_uid}, neither root nor this process's user")
+        content = file.read(128)
+    matched = _HEX_KEY.fullmatch(content)
+    if matched:
+        return bytes.fromhex(matched[1].decode())
+    if len(content) != KEY_BYTES:
+        raise KeyFileError(f"key file {path} holds neither 32 raw bytes nor 64 hex digits")
+    return content
