@@ -1,0 +1,265 @@
+"""The device at the broker: verifies what the coordinator says and gives it to the round it belongs to."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedge_agent.federation.consent import Consent
+from fedge_agent.federation.driver import Parts, RoundDriver
+from fedge_agent.federation.machine import DeviceRound
+from fedge_agent.federation.roster import CertificateCheck
+from fedge_agent.identity.keys import Identity
+from fedge_protocol import topics
+from fedge_protocol.cose import context_of, decode, encode, verify
+from fedge_protocol.errors import Reason, RefusedError
+from fedge_protocol.messages import (
+    COORDINATOR,
+    OFFER_KIND,
+    PRESENCE_KIND,
+    Abort,
+    Ack,
+    Down,
+    Inbound,
+    NoOffer,
+    Offer,
+    Presence,
+    Result,
+    Round,
+    Survivors,
+    UnmaskRequest,
+    Up,
+)
+from fedge_transport.connection import Connection
+from fedge_transport.errors import DisconnectedError, TransportError
+from fedge_transport.events import Connected, Disconnected
+
+_log = logging.getLogger(__name__)
+_AGAIN_WITHIN_MS: Final = 3_600_000
+_AGAIN_VALID_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Belonging:
+    """Which fleet, and whose word counts."""
+
+    fleet: str
+    device: str
+    coordinator_key: ec.EllipticCurvePublicKey
+    chain_id: int
+    registry: bytes
+    check_certificate: CertificateCheck
+
+
+def presence_message(identity: Identity, fleet: str, body: Presence) -> bytes:
+    """The signed birth, farewell or last will of this device."""
+    return identity.sign(encode(body), context_of(fleet, identity.device_id, PRESENCE_KIND))
+
+
+class _Signer:
+    """The identity as the round machine sees it."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.sign_statement = identity.sign_raw
+        self.sign_receipt = identity.sign_receipt
+
+
+class FederationClient:
+    """Runs rounds, one at a time, for as long as it is run.
+
+    Args:
+        presence: the signed birth (True) or farewell (False), see `presence_message`.
+    """
+
+    def __init__(
+        self,
+        belonging: Belonging,
+        identity: Identity,
+        consent: Consent,
+        connection: Connection,
+        parts: Parts,
+        *,
+        presence: Callable[[bool], bytes],
+    ) -> None:
+        self.round: RoundDriver | None = None
+        self.waiting_for: NoOffer | None = None
+        self.connected = False
+        self.refused: Counter[tuple[str, str]] = Counter()
+        self._belonging = belonging
+        self._identity = identity
+        self._consent = consent
+        self._connection = connection
+        self._parts = parts
+        self._presence = presence
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        who, parts = self._belonging, self._parts
+        parts.store.burn_reserved()
+        parts.voice.say_again(int(time.time() * 1000) - _AGAIN_WITHIN_MS, valid_s=_AGAIN_VALID_S)
+        await self._connection.subscribe(topics.down_filter(who.fleet, who.device), topics.offers_filter(who.fleet))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch_connection())
+                group.create_task(self._receive())
+                group.create_task(parts.voice.run())
+        finally:
+            if self.round is not None:
+                await self.round.close()
+
+    async def farewell(self) -> None:
+        """Say that this device goes; the last will stays for the unexpected."""
+        await self._announce(online=False)
+
+    def admission_changed(self) -> None:
+        """Pass a decision on to the round."""
+        if self.round is not None and self.round.outcome is None:
+            self.round.admission_changed()
+        self._parts.changed()
+
+    async def _watch_connection(self) -> None:
+        async for event in self._connection.events():
+            if isinstance(event, Connected):
+                self.connected = True
+                await self._announce(online=True)
+                self._parts.prekeys.refill()
+                self._parts.voice.hurry()
+            elif isinstance(event, Disconnected):
+                self.connected = False
+                _log.info("not connected: %s %s", event.reason, event.detail)
+            self._parts.changed()
+
+    async def _announce(self, *, online: bool) -> None:
+        topic = topics.presence(self._belonging.fleet, self._belonging.device)
+        try:
+            await self._connection.publish(topic, self._presence(online), retain=True)
+        except DisconnectedError:
+            return
+        except TransportError as error:
+            _log.warning("presence was not sent: %s", error)
+
+    async def _receive(self) -> None:
+        async for incoming in self._connection.incoming():
+            try:
+                await self._take(incoming.topic, incoming.payload)
+            except RefusedError as error:
+                self.refused[incoming.topic.rpartition("/")[2], str(error.reason)] += 1
+                _log.warning("refused %s: %s", incoming.topic, error)
+            finally:
+                incoming.ack()
+
+    async def _take(self, topic: str, payload: bytes) -> None:
+        place = topics.parse(topic)
+        if place.fleet != self._belonging.fleet:
+            raise RefusedError(Reason.WRONG_FLEET, place.fleet)
+        match place:
+            case topics.OfferTopic(_, job):
+                if payload:
+                    await self._offer(job, self._verified(OFFER_KIND, payload))
+            case topics.DownTopic(_, device, kind) if device == self._belonging.device:
+                await self._down(kind, self._verified(kind, payload), hashlib.sha256(payload).digest())
+            case _:
+                raise RefusedError(Reason.WRONG_TOPIC, topic)
+
+    def _verified(self, kind: str, payload: bytes) -> bytes:
+        who = self._belonging
+        return verify(payload, who.coordinator_key, context_of(who.fleet, COORDINATOR, kind))
+
+    async def _offer(self, job: str, body: bytes) -> None:
+        try:
+            offer = decode(body, Offer)
+        except RefusedError:
+            self.waiting_for = decode(body, NoOffer)
+            return
+        if offer.job != job:
+            raise RefusedError(Reason.WRONG_TOPIC, f"an offer of {offer.job} for {job}")
+        who = self._belonging
+        if (offer.chain_id, offer.registry) != (who.chain_id, who.registry):
+            raise RefusedError(Reason.UNTRUSTED, f"receipts for chain {offer.chain_id}, enrolled for {who.chain_id}")
+        await self._begin(offer, hashlib.sha256(body).digest())
+
+    async def _begin(self, offer: Offer, offer_hash: bytes) -> None:
+        key = (offer.job, offer.round, offer.attempt)
+        current = self.round
+        if current is not None:
+            running = current.offer
+            if (running.job, running.round, running.attempt) == key:
+                return
+            if running.job != offer.job and current.outcome is None:
+                return  # one round at a time; this job's next offer comes
+            if current.outcome is None:
+                current.step(lambda: current.machine.abandon(f"round {offer.round} was offered"))
+            await current.close()
+        if self._parts.store.has_signed(*key, Up.READY):
+            _log.info("job %s round %d was answered before the restart; sitting it out", offer.job, offer.round)
+            return
+        if offer.ready_deadline < time.time():
+            return
+        who = self._belonging
+        machine = DeviceRound(
+            fleet=who.fleet,
+            device=who.device,
+            offer=offer,
+            offer_hash=offer_hash,
+            consent=self._consent,
+            signer=_Signer(self._identity),
+            check_certificate=who.check_certificate,
+            random=os.urandom,
+        )
+        self.waiting_for = None
+        self._prune({offer.graph.sha256.hex(), offer.weights.sha256.hex()})
+        self.round = RoundDriver(machine, self._parts)
+        self.round.start()
+
+    def _prune(self, wanted: set[str]) -> None:
+        """Delete blobs, whole or in parts, of rounds gone by."""
+        for path in self._parts.blob_dir.iterdir():
+            if path.name.removesuffix(".part") not in wanted:
+                path.unlink()
+
+    async def _down(self, kind: str, body: bytes, sha256: bytes) -> None:
+        if kind == Down.ACK:
+            self._acknowledged(decode(body, Ack))
+            return
+        if kind == Down.RESULT:
+            result = decode(body, Result)
+            answer = Ack(kind=Down.RESULT, round=result.round, attempt=result.attempt, sha256=sha256, refused="")
+            await self._parts.voice.tell(Up.ACK, answer)
+        driver = self.round
+        if driver is None or driver.outcome is not None:
+            return
+        machine, now = driver.machine, time.monotonic()
+        match kind:
+            case Down.ROUND:
+                driver.step(lambda: machine.round_opened(decode(body, Round), body, now=now))
+            case Down.INBOUND:
+                driver.step(lambda: machine.inbound(decode(body, Inbound), now=now))
+            case Down.SURVIVORS:
+                driver.step(lambda: machine.survivors(decode(body, Survivors), now=now))
+            case Down.UNMASK_REQUEST:
+                driver.step(lambda: machine.unmask(decode(body, UnmaskRequest), now=now))
+            case Down.RESULT:
+                driver.step(lambda: machine.result(decode(body, Result)))
+            case Down.ABORT:
+                driver.step(lambda: machine.aborted(decode(body, Abort)))
+            case _:
+                raise RefusedError(Reason.WRONG_TOPIC, kind)
+
+    def _acknowledged(self, ack: Ack) -> None:
+        item = self._parts.voice.acknowledged(ack.sha256)
+        if item is None:
+            return
+        if item.kind == Up.PREKEYS:
+            self._parts.prekeys.acknowledged(item.round)
+        elif ack.refused and self.round is not None and self.round.outcome is None:
+            offer = self.round.offer
+            if (offer.job, offer.round, offer.attempt) == (item.job, item.round, item.attempt):
+                machine = self.round.machine
+                self.round.step(lambda: machine.refused_by_coordinator(item.kind, ack.refused))

@@ -1,0 +1,212 @@
+"""What the device must not forget: what it signed, its prekeys, how its rounds ended. SQLite, synced before use.
+
+The signing record is the device's protection against itself: a second, different body of one kind for one round and
+attempt is never signed, whatever happened in between (compare EIP-3076 for validators).
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fedge_protocol.errors import ProtocolError
+from fedge_protocol.secagg.prekeys import Prekey
+
+_SCHEMA: Final = (
+    """
+    CREATE TABLE signed (
+        job TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, kind TEXT NOT NULL,
+        body BLOB NOT NULL, message BLOB NOT NULL, at_ms INTEGER NOT NULL, acknowledged INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (job, round, attempt, kind)
+    ) STRICT;
+    CREATE TABLE prekeys (
+        prekey_id INTEGER PRIMARY KEY, mask_seed BLOB, channel_private BLOB, state TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE rounds (
+        job TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, outcome TEXT NOT NULL,
+        detail TEXT NOT NULL, bytes_up INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        PRIMARY KEY (job, round, attempt)
+    ) STRICT;
+    """,
+)
+_NEW, _PUBLISHED, _RESERVED, _BURNED = "new", "published", "reserved", "burned"
+
+
+class AlreadySignedError(ProtocolError):
+    """Another body of this kind was signed for this round and attempt before. The device sits the round out."""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """One message that left, or is to leave, the device."""
+
+    job: str
+    round: int
+    attempt: int
+    kind: str
+    message: bytes
+    at_ms: int
+    acknowledged: bool
+
+
+@dataclass(frozen=True)
+class PastRound:
+    """How a round ended for this device."""
+
+    job: str
+    round: int
+    attempt: int
+    outcome: str
+    detail: str
+    bytes_up: int
+    at_ms: int
+
+
+class DeviceStore:
+    """Opens or makes the database at `path` (0600). Every method that changes something has synced when it returns."""
+
+    def __init__(self, path: Path, clock_ms: Callable[[], int]) -> None:
+        path.touch(mode=0o600)
+        self._clock_ms = clock_ms
+        self._db = sqlite3.connect(path, isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000"):
+            self._db.execute(f"PRAGMA {pragma}")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        for number, script in enumerate(_SCHEMA[version:], start=version + 1):
+            self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    # --- what was signed
+
+    def sign_once(
+        self, job: str, round_: int, attempt: int, kind: str, body: bytes, sign: Callable[[bytes], bytes]
+    ) -> bytes:
+        """The signed message for `body`, stored before it is returned; the stored one if it was signed before.
+
+        Raises:
+            AlreadySignedError: a different body was signed in its place.
+        """
+        key = (job, round_, attempt, kind)
+        known = self._db.execute(
+            "SELECT body, message FROM signed WHERE job=? AND round=? AND attempt=? AND kind=?", key
+        ).fetchone()
+        if known is not None:
+            if known[0] != body:
+                raise AlreadySignedError(f"{kind} of {job} round {round_}.{attempt} was signed before, differently")
+            return bytes(known[1])
+        message = sign(body)
+        self._db.execute(
+            "INSERT INTO signed (job, round, attempt, kind, body, message, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, body, message, self._clock_ms()),
+        )
+        return message
+
+    def acknowledged(self, message_sha256: bytes, find: Callable[[bytes], bytes]) -> None:
+        """Mark the message with this hash; `find` hashes a message."""
+        for row in self._db.execute("SELECT rowid, message FROM signed WHERE acknowledged=0").fetchall():
+            if find(row[1]) == message_sha256:
+                self._db.execute("UPDATE signed SET acknowledged=1 WHERE rowid=?", (row[0],))
+
+    def has_signed(self, job: str, round_: int, attempt: int, kind: str) -> bool:
+        """Whether this kind was signed for the round, also by an earlier process."""
+        row = self._db.execute(
+            "SELECT 1 FROM signed WHERE job=? AND round=? AND attempt=? AND kind=?", (job, round_, attempt, kind)
+        ).fetchone()
+        return row is not None
+
+    def unacknowledged(self, since_ms: int) -> list[Signed]:
+        """What was signed since then and not acknowledged: to be sent again after a restart, byte for byte."""
+        return self._signed("WHERE acknowledged=0 AND at_ms>=? ORDER BY at_ms, rowid", (since_ms,))
+
+    def outbox(self, last: int) -> list[Signed]:
+        """The newest `last` messages that ever left the device."""
+        return self._signed("ORDER BY at_ms DESC, rowid DESC LIMIT ?", (last,))
+
+    def _signed(self, clause: str, values: tuple[int, ...]) -> list[Signed]:
+        columns = "job, round, attempt, kind, message, at_ms, acknowledged"
+        rows = self._db.execute(f"SELECT {columns} FROM signed {clause}", values)  # noqa: S608 - two fixed clauses
+        return [Signed(r[0], r[1], r[2], r[3], bytes(r[4]), r[5], bool(r[6])) for r in rows]
+
+    # --- prekeys
+
+    def next_prekey_id(self) -> int:
+        """An id that was never used on this device."""
+        row = self._db.execute("SELECT MAX(prekey_id) FROM prekeys").fetchone()
+        return 1 if row[0] is None else int(row[0]) + 1
+
+    def add_prekeys(self, fresh: Iterable[Prekey]) -> None:
+        """Keep new prekeys; they may be used once the coordinator has acknowledged them."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT INTO prekeys VALUES (?, ?, ?, ?)",
+                [(prekey.prekey_id, prekey.mask_seed, prekey.channel_private, _NEW) for prekey in fresh],
+            )
+
+    def prekeys_published(self, ids: Iterable[int]) -> None:
+        """The coordinator has these."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "UPDATE prekeys SET state=? WHERE prekey_id=? AND state=?",
+                [(_PUBLISHED, prekey_id, _NEW) for prekey_id in ids],
+            )
+
+    def unpublished(self) -> list[Prekey]:
+        """Prekeys that the coordinator has not acknowledged."""
+        return self._prekeys(_NEW, -1)
+
+    def published_count(self) -> int:
+        """How many prekeys are ready for rounds."""
+        return int(self._db.execute("SELECT COUNT(*) FROM prekeys WHERE state=?", (_PUBLISHED,)).fetchone()[0])
+
+    def reserve_prekey(self) -> Prekey | None:
+        """Take one published prekey for a round; None when there is none. It never comes back."""
+        found = self._prekeys(_PUBLISHED, 1)
+        if not found:
+            return None
+        self._db.execute("UPDATE prekeys SET state=? WHERE prekey_id=?", (_RESERVED, found[0].prekey_id))
+        return found[0]
+
+    def burn_prekey(self, prekey_id: int) -> None:
+        """Delete the private halves for good."""
+        self._db.execute(
+            "UPDATE prekeys SET state=?, mask_seed=NULL, channel_private=NULL WHERE prekey_id=?", (_BURNED, prekey_id)
+        )
+
+    def burn_reserved(self) -> int:
+        """After a start: whatever was reserved belonged to a round this process knows nothing of. Returns how many."""
+        return self._db.execute(
+            "UPDATE prekeys SET state=?, mask_seed=NULL, channel_private=NULL WHERE state=?", (_BURNED, _RESERVED)
+        ).rowcount
+
+    def _prekeys(self, state: str, limit: int) -> list[Prekey]:
+        rows = self._db.execute(
+            "SELECT prekey_id, mask_seed, channel_private FROM prekeys WHERE state=? ORDER BY prekey_id LIMIT ?",
+            (state, limit),
+        )
+        return [Prekey(row[0], bytes(row[1]), bytes(row[2])) for row in rows]
+
+    # --- rounds
+
+    def round_ended(
+        self, job: str, round_: int, attempt: int, *, outcome: str, detail: str = "", bytes_up: int = 0
+    ) -> None:
+        """Remember how a round ended; the last word counts."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (job, round_, attempt, outcome, detail[:256], bytes_up, self._clock_ms()),
+        )
+
+    def rounds(self, last: int) -> list[PastRound]:
+        """The newest `last` rounds."""
+        rows = self._db.execute("SELECT * FROM rounds ORDER BY at_ms DESC, rowid DESC LIMIT ?", (last,))
+        return [PastRound(*row) for row in rows]
+
+    def outcomes(self) -> dict[str, int]:
+        """How often rounds ended in which way."""
+        return dict(self._db.execute("SELECT outcome, COUNT(*) FROM rounds GROUP BY outcome").fetchall())
