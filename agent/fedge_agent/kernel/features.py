@@ -10,7 +10,7 @@ import math
 from fedge_agent.kernel.histogram import difference, percentile_us
 from fedge_agent.kernel.pressure import Resource, Stall
 from fedge_agent.kernel.records import Counter
-from fedge_agent.kernel.substitutes import Mean
+from fedge_agent.kernel.substitutes import Mean, Waits, mean_wait_us
 
 _US_PER_S = 1e6
 _P95 = 0.95
@@ -88,7 +88,7 @@ class Sample:
     block: tuple[int, ...] | None
     forks: int | None
     retransmits: int | None
-    waits: Mean | None
+    waits: Waits | None
     disks: Mean | None
     pressure: dict[Resource, Stall | None]
 
@@ -103,7 +103,7 @@ def features_between(before: Sample, now: Sample) -> FeatureVector:
         *_network(before, now, window_s),
         _first(_rate(before.segments, now.segments, window_s), _rate(before.retransmits, now.retransmits, window_s)),
         _first(_rate(before.execs, now.execs, window_s), _rate(before.forks, now.forks, window_s)),
-        _first(_p95_us(before.run_queue, now.run_queue), _mean_us(before.waits, now.waits)),
+        _first(_p95_us(before.run_queue, now.run_queue), _wait_us(before.waits, now.waits)),
         _first(_p95_us(before.block, now.block), _mean_us(before.disks, now.disks)),
         *_pressure(before, now, window_s),
     ]
@@ -123,6 +123,10 @@ def _rate(before: int | None, now: int | None, window_s: float) -> float | None:
 
 def _p95_us(before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> float | None:
     return None if before is None or now is None else percentile_us(difference(now, before), _P95)
+
+
+def _wait_us(before: Waits | None, now: Waits | None) -> float | None:
+    return None if before is None or now is None else mean_wait_us(before, now)
 
 
 def _mean_us(before: Mean | None, now: Mean | None) -> float | None:

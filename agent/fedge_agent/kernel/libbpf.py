@@ -101,6 +101,7 @@ _INT_CALLS: dict[str, tuple[type, ...]] = {
     "bpf_map_lookup_elem": (c_int, c_void_p, c_void_p),
     "bpf_map_delete_elem": (c_int, c_void_p),
     "bpf_map_get_next_key": (c_int, c_void_p, c_void_p),
+    "bpf_prog_test_run_opts": (c_int, c_void_p),
     "bpf_map_lookup_batch": (c_int, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
     "libbpf_num_possible_cpus": (),
     "ring_buffer__consume": (c_void_p,),

@@ -4,7 +4,10 @@ import dataclasses
 from pathlib import Path
 
 MISSING_ERRORS = (OSError, ValueError, IndexError, KeyError)
-_LEAST_PRIORITY = 39  # field 18 of /proc/<pid>/stat of a nice-19 task
+# Fields of /proc/<pid>/stat, counted from the one after the command.
+_PRIORITY = 15
+_START_TICKS = 19
+_LEAST_PRIORITY = 39  # a nice-19 task
 _NO_DISKS = ("loop", "ram", "zram")
 
 
@@ -16,7 +19,7 @@ class Mean:
     count: int
 
     def since(self, before: "Mean") -> float | None:
-        """The mean in us over the window; None when nothing happened or the totals went back (a process ended)."""
+        """The mean in us over the window; None when nothing happened or the totals went back (a disk left)."""
         count = self.count - before.count
         total = self.total_us - before.total_us
         return total / count if count > 0 and total >= 0 else None
@@ -62,27 +65,36 @@ def block_io(root: Path = Path("/")) -> Mean | None:
     return Mean(total_ms * 1000.0, count)
 
 
-def run_queue(root: Path = Path("/")) -> Mean | None:
-    """Time waited for a CPU and number of time slices of all other tasks (/proc/<pid>/schedstat).
+Waits = dict[tuple[int, int], tuple[int, int]]
+"""(process id, start time in ticks) -> (ns waited for a CPU, number of time slices), both since the process began."""
+
+
+def run_queue(root: Path = Path("/")) -> Waits | None:
+    """What each task other than nice-19 ones has waited for a CPU (/proc/<pid>/schedstat, main threads).
 
     None where other users' processes are hidden (hidepid, ProtectProc=): ours alone would say nothing about theirs.
     """
-    waited_ns = slices = 0
-    seen_init = False
+    waits: Waits = {}
     try:
-        entries = list((root / "proc").iterdir())
+        entries = [entry for entry in (root / "proc").iterdir() if entry.name.isdigit()]
     except OSError:
         return None
     for entry in entries:
-        if not entry.name.isdigit():
-            continue
         try:
-            priority = int(_text(entry / "stat").rpartition(")")[2].split()[15])
-            _, waited, count = _text(entry / "schedstat").split()[:3]
+            fields = _text(entry / "stat").rpartition(")")[2].split()
+            _, waited_ns, slices = _text(entry / "schedstat").split()[:3]
+            if int(fields[_PRIORITY]) < _LEAST_PRIORITY:
+                waits[int(entry.name), int(fields[_START_TICKS])] = int(waited_ns), int(slices)
         except MISSING_ERRORS:
             continue  # it ended meanwhile, or is hidden
-        seen_init |= entry.name == "1"
-        if priority < _LEAST_PRIORITY:
-            waited_ns += int(waited)
-            slices += int(count)
-    return Mean(waited_ns / 1000.0, slices) if seen_init else None
+    return waits if any(pid == 1 for pid, _ in waits) else None
+
+
+def mean_wait_us(before: Waits, now: Waits) -> float | None:
+    """The mean wait for a CPU between two readings, over the tasks that live at the end; None when none ran."""
+    waited_ns = slices = 0
+    for task, (task_waited_ns, task_slices) in now.items():
+        old_waited_ns, old_slices = before.get(task, (0, 0))
+        waited_ns += task_waited_ns - old_waited_ns
+        slices += task_slices - old_slices
+    return waited_ns / 1000.0 / slices if slices > 0 else None
