@@ -4,17 +4,21 @@ All cryptography of E1 to E4 runs for real and for every device, its ES256 signa
 to be exact. Not included: CBOR and COSE framing, HPKE around E4, MQTT, certificates (checked once, then known),
 persistence. Members drop out after sharing, which costs the server most. One thread, `time.process_time`.
 
-Usage: bench/secagg.py [--json] [--repeats N] [--suite 1|2]
+The peer, Flower's SecAgg+ with the same n, t, d and drop-outs, runs when the interpreter has flwr, or another one that
+has is named. Flower checks no signatures. For n = 1000 it is not run: it takes many minutes.
+
+Usage: bench/secagg.py [--json] [--repeats N] [--suite 1|2] [--flower-python PATH]
 """
 
 import argparse
 import json
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -226,8 +230,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def bar(name: str, unit: str, value: float, limit: float) -> dict[str, Any]:
-    """One line of the result. The peer's part is filled in by whoever measured the peer."""
+def bar(name: str, unit: str, value: float, limit: float, peer_value: float | None = None) -> dict[str, Any]:
+    """One line of the result; `peer_value` is None when the peer was not run."""
     return {
         "name": name,
         "unit": unit,
@@ -236,31 +240,49 @@ def bar(name: str, unit: str, value: float, limit: float) -> dict[str, Any]:
         "better": "lower",
         "ok": value <= limit,
         "peer": "Flower SecAgg+",
-        "peer_value": None,
+        "peer_value": None if peer_value is None else round(peer_value, 3),
     }
 
 
-def measure(suite: Suite, repeats: int) -> dict[str, Any]:
+def run_flower(python: str) -> dict[str, Any] | None:
+    """What `peers/flower_secagg.py` prints for n = 32, or None when this interpreter has no flwr."""
+    if subprocess.run([python, "-c", "import flwr"], check=False, capture_output=True).returncode:
+        return None
+    script = Path(__file__).parent / "peers" / "flower_secagg.py"
+    threshold = BucketParams.for_size(32).threshold
+    command = [python, str(script), "32", str(threshold), "2", str(DIM)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(answer.stdout)
+    return result
+
+
+def measure(suite: Suite, repeats: int, flower_python: str) -> dict[str, Any]:
     """The whole benchmark as one JSON object."""
     run(32, 2 / 32, suite, 1, 1)  # warm up: imports, caches, page faults
     small = run(32, 2 / 32, suite, repeats, 3)
     large = run(1000, 0.1, suite, 1, 3)
+    flower = run_flower(flower_python)
+    peer = flower or {"client_ms": None, "server_ms": None}
     upload_ratio = 2 * padded_dim(DIM) / (4 * DIM)
     return {
         "bench": "secagg",
         "machine": machine(),
         "bars": [
-            bar("device, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.device_ms, 12),
-            bar("server, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.server_ms, 20),
+            bar("device, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.device_ms, 12, peer["client_ms"]),
+            bar("server, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.server_ms, 20, peer["server_ms"]),
             bar("device, n = 1000 in buckets, d = 1e5, 10 % drop-outs", "ms CPU", large.device_ms, 12),
             bar("server, n = 1000 in buckets, d = 1e5, 10 % drop-outs", "s CPU", large.server_ms / 1e3, 0.9),
-            bar("masked vector, d = 1e5", "x of float32", upload_ratio, 0.52),
+            bar(
+                "masked vector, d = 1e5",
+                "x of float32",
+                upload_ratio,
+                0.52,
+                flower["upload_bytes"] / (4 * DIM) if flower else None,
+            ),
         ],
         "details": {
             "suite": suite.name,
-            "peer": "flwr is installed, but this benchmark has no run of it"
-            if find_spec("flwr")
-            else "skipped: flwr is not installed",
+            "peer": flower or "skipped: flwr is not installed (pip install flwr, or --flower-python)",
             "device_ms_n32": small.device_parts_ms,
             "server_ms_n32": small.server_parts_ms,
             "device_ms_n1000": large.device_parts_ms,
@@ -275,14 +297,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of the bucket of 32 (default 5)")
     parser.add_argument("--suite", type=int, default=1, choices=[1, 2], help="1 ChaCha20 (default), 2 AES-128-CTR")
+    parser.add_argument("--flower-python", default=sys.executable, help="interpreter that has flwr (default: this one)")
     arguments = parser.parse_args()
-    result = measure(Suite(arguments.suite), arguments.repeats)
+    result = measure(Suite(arguments.suite), arguments.repeats, arguments.flower_python)
     if arguments.json:
         print(json.dumps(result))
         return
     for line in result["bars"]:
         verdict = "ok" if line["ok"] else "MISSED"
-        print(f"{line['name']:56} {line['value']:>9} {line['unit']:12} bar {line['bar']:<6} {verdict}")
+        peer = "" if line["peer_value"] is None else f"{line['peer']} {line['peer_value']}"
+        print(f"{line['name']:56} {line['value']:>9} {line['unit']:12} bar {line['bar']:<6} {verdict:7} {peer}")
     print(f"peer: {result['details']['peer']}")
     for part in ("device_ms_n32", "server_ms_n32", "server_ms_n1000"):
         print(part, json.dumps(result["details"][part]))

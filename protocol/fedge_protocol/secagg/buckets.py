@@ -13,7 +13,7 @@ MAX_FIELD_BYTES: Final = 64
 
 
 def bucket_count(devices: int) -> int:
-    """One up to 2 * 32 devices, otherwise the count that brings the sizes nearest to 32 (within 22..41)."""
+    """One up to 2 * 32 devices, otherwise the count that brings the sizes nearest to 32 (within 26..40)."""
     if devices <= 2 * BUCKET_TARGET:
         return 1
     return (devices + BUCKET_TARGET // 2) // BUCKET_TARGET

@@ -34,7 +34,7 @@ def test_up_to_64_devices_make_one_bucket_and_above_no_bucket_is_far_from_32():
         assert len(assign(SEED, ready_set(count))) == 1
     for count in range(65, 700):
         sizes = [len(bucket) for bucket in assign(SEED, ready_set(count))]
-        assert 22 <= min(sizes) <= max(sizes) <= 41
+        assert 26 <= min(sizes) <= max(sizes) <= 40
         assert max(sizes) - min(sizes) <= 1
 
 
