@@ -3,6 +3,7 @@
 import datetime as dt
 import ipaddress
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -133,7 +134,7 @@ class Broker:
         """Have it write its state to disk, as it does at intervals (SIGUSR1)."""
         store = self._data / "mosquitto.db"
         before = store.stat().st_mtime_ns if store.exists() else 0
-        self._running().send_signal(10)
+        self._running().send_signal(signal.SIGUSR1)
         deadline = time.monotonic() + _START_S
         while not store.exists() or store.stat().st_mtime_ns == before:
             if time.monotonic() > deadline:
@@ -158,10 +159,6 @@ class Broker:
     def forget(self) -> None:
         """Delete its saved state; it must not run."""
         shutil.rmtree(self._data, ignore_errors=True)
-
-    def reload(self) -> None:
-        """Have it read its configuration and access list again (SIGHUP)."""
-        self._running().send_signal(1)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

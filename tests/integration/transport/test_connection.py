@@ -271,6 +271,23 @@ async def test_two_clients_of_one_identity_push_each_other_out_ever_more_rarely(
         assert waits[-1] > 10 * waits[0]
 
 
+async def test_nobody_takes_over_a_session_by_claiming_its_client_id(broker, settings_for, device_name):
+    async with (
+        Connection(settings_for(broker, COORDINATOR)) as coordinator,
+        Connection(settings_for(broker, device_name)) as victim,
+    ):
+        await victim.subscribe(topics.down_filter(FLEET, device_name))
+        await connected(coordinator)
+        await connected(victim)
+        events = victim.events()
+        async with Connection(settings_for(broker, STRANGER, client_id=device_name)) as attacker:
+            await connected(attacker)
+            await coordinator.publish(topics.down(FLEET, device_name, "round"), b"for the victim")
+            assert (await receive(victim)).payload == b"for the victim"
+            assert victim.connected
+    assert [type(event) async for event in events] == [Connected, Disconnected]  # the farewell only
+
+
 async def test_the_unix_socket_serves_without_tls(broker, settings_for, device_name):
     settings = settings_for(
         broker, device_name, host=str(broker.unix_path), port=0, ca_file=None, cert_file=None, key_file=None

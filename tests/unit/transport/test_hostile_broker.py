@@ -8,8 +8,14 @@ import pytest
 
 from fedge_protocol.backoff import Backoff
 from fedge_transport.connection import Connection
-from fedge_transport.errors import DisconnectedError, NotAuthorisedError, PublishRefusedError, TooLargeError
-from fedge_transport.events import Connected, Disconnected, Ending
+from fedge_transport.errors import (
+    DisconnectedError,
+    NotAuthorisedError,
+    PublishRefusedError,
+    SubscribeRefusedError,
+    TooLargeError,
+)
+from fedge_transport.events import Connected, Disconnected, Ending, FiltersRefused
 from fedge_transport.settings import ConnectionSettings
 
 CONNACK = b"\x20\x03\x00\x00\x00"
@@ -153,6 +159,47 @@ async def test_the_reason_code_of_a_puback_is_believed(code, error):
         await connection.wait_connected()
         with pytest.raises(error) if error else contextlib.nullcontext():
             await connection.publish("t", b"x")
+
+
+async def test_a_forbidden_publication_is_not_repeated_though_the_broker_hangs_up_after_its_answer():
+    heard: list[int] = []
+
+    async def forbid(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK)
+        command, body = await read_packet(reader)
+        heard.append(command)
+        if command == 0x32:
+            writer.write(b"\x40\x03" + body[3:5] + b"\x87")
+            await writer.drain()
+
+    async with speaking_to(forbid) as connection:
+        await connection.wait_connected()
+        with pytest.raises(NotAuthorisedError):
+            await connection.publish("t", b"x")
+        async for event in connection.events():
+            if isinstance(event, Disconnected):
+                break
+        await connection.wait_connected()
+        await connection.close()
+        assert heard == [0x32, 0xE0]  # on the second connection nothing but the farewell
+
+
+async def test_refused_filters_are_reported_when_asked_for_and_after_a_reconnection():
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK)
+        while True:
+            command, body = await read_packet(reader)
+            if command == 0x82:
+                writer.write(b"\x90\x04" + body[:2] + b"\x00" + b"\x87")
+
+    async with speaking_to(refuse) as connection:
+        await connection.subscribe("secret/a")
+        async for event in connection.events():
+            if isinstance(event, FiltersRefused):
+                assert event.filters == ("secret/a",)
+                break
+        with pytest.raises(SubscribeRefusedError, match="secret/b"):
+            await connection.subscribe("secret/b")
 
 
 async def test_no_more_is_under_way_than_the_broker_allows_and_all_fail_when_it_leaves():
