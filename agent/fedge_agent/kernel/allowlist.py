@@ -15,7 +15,7 @@ from fedge_agent.kernel.records import PORT_PROTOCOL_BITS, Address, Protocol
 MAX_ENTRIES = 1024
 MAX_POLICY_BYTES = 256 * 1024
 _V4_MAPPED_BITS = 96
-_RULE = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\[\]:]+)):(?P<port>\d{1,5})/(?P<protocol>tcp|udp)")
+_RULE = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\[\]:]+)):(?P<port>\d{1,5})/(?P<protocol>tcp|udp)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str], Iterable[Address]]

@@ -277,10 +277,9 @@ print(sorted(enabled), Path("/proc/self/cgroup").read_text().split("0::")[1].spl
 
 
 def test_a_daemon_in_the_way_of_its_controllers_moves_to_a_child_cgroup(offered_controller, make_cgroup):
-    controller = offered_controller
     unit = make_cgroup()
     command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(unit), sys.executable, "-c", MOVE]
-    done = subprocess.run([*command, str(unit), controller], check=True, capture_output=True, text=True)
-    assert done.stdout.split() == [f"['{controller}']", "agent"]
-    assert enable_controllers(unit, [controller]) == {controller}
+    done = subprocess.run([*command, str(unit), offered_controller], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [f"['{offered_controller}']", "agent"]
+    assert enable_controllers(unit, [offered_controller]) == {offered_controller}
     (unit / "agent").rmdir()

@@ -1,0 +1,99 @@
+import math
+
+import pytest
+
+from fedge_agent.kernel import substitutes
+from fedge_agent.kernel.features import FEATURES, Source
+from fedge_agent.kernel.pressure import parse_pressure
+from fedge_agent.kernel.telemetry import Telemetry
+
+SNMP = "Ip: Forwarding DefaultTTL\nIp: 1 64\nTcp: RtoAlgorithm RetransSegs InErrs\nTcp: 1 {} 0\n"
+DISKS = (
+    "   8       0 sda {reads} 0 0 {read_ms} {writes} 0 0 {write_ms} 0 0 0\n   7       0 loop0 9 0 0 9 9 0 0 9 0 0 0\n"
+)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/pressure").mkdir()
+    (tmp_path / "sys/block/sda").mkdir(parents=True)
+    (tmp_path / "sys/block/loop0").mkdir()
+    return tmp_path
+
+
+def task(machine, pid, *, waited_ns, slices, priority=20, start=100):
+    place = machine / "proc" / str(pid)
+    place.mkdir(exist_ok=True)
+    fields = ["S", *["0"] * 14, str(priority), "0", "1", "0", str(start)]
+    (place / "stat").write_text(f"{pid} (odd) name) {' '.join(fields)}\n")
+    (place / "schedstat").write_text(f"5 {waited_ns} {slices}\n")
+
+
+def test_waits_are_averaged_over_the_tasks_that_live_whatever_ended(machine):
+    task(machine, 1, waited_ns=1_000_000, slices=10)
+    task(machine, 7, waited_ns=900_000_000, slices=5)
+    before = substitutes.run_queue(machine)
+    task(machine, 1, waited_ns=3_000_000, slices=20)
+    task(machine, 7, waited_ns=8_000, slices=2, start=555)  # another process with the same id
+    after = substitutes.run_queue(machine)
+    assert before is not None
+    assert after is not None
+    assert substitutes.mean_wait_us(before, after) == pytest.approx((2_000_000 + 8_000) / 1000 / 12)
+
+
+def test_nice_19_tasks_are_left_out_of_the_waits(machine):
+    task(machine, 1, waited_ns=0, slices=0)
+    task(machine, 2, waited_ns=10**12, slices=1, priority=39)
+    assert substitutes.run_queue(machine) == {(1, 100): (0, 0)}
+
+
+def test_waits_are_missing_where_other_users_processes_are_hidden(machine):
+    task(machine, 4242, waited_ns=1, slices=1)
+    assert substitutes.run_queue(machine) is None
+
+
+def test_disks_count_once_and_loops_not_at_all(machine):
+    (machine / "proc/diskstats").write_text(DISKS.format(reads=10, read_ms=20, writes=5, write_ms=40))
+    assert substitutes.block_io(machine) == substitutes.Mean(60_000.0, 15)
+
+
+def test_a_machine_that_tells_nothing_gives_missing_features_and_never_zeros(tmp_path):
+    telemetry = Telemetry(tmp_path / "no-pins", root=tmp_path)
+    vector = telemetry.window()
+    assert set(vector.sources) == {Source.MISSING}
+    assert all(math.isnan(value) for value in vector.values)
+    assert vector.present_mask == vector.kernel_mask == 0
+
+
+def test_substitutes_fill_the_vector_and_the_masks_tell_them_apart(machine):
+    now_ns = [0]
+
+    def write(forks, retransmits, reads, stalled_us):
+        (machine / "proc/stat").write_text(f"cpu 1 2\nprocesses {forks}\n")
+        (machine / "proc/net/snmp").write_text(SNMP.format(retransmits))
+        (machine / "proc/diskstats").write_text(DISKS.format(reads=reads, read_ms=reads * 3, writes=0, write_ms=0))
+        text = f"some avg10=0.00 avg60=0.00 avg300=0.00 total={stalled_us}\nfull avg10=0.00 total=0\n"
+        for name in ("cpu", "memory", "io"):
+            (machine / "proc/pressure" / name).write_text(text)
+
+    write(100, 7, 50, 0)
+    task(machine, 1, waited_ns=0, slices=0)
+    telemetry = Telemetry(machine / "no-pins", root=machine, monotonic_ns=lambda: now_ns[0])
+    write(120, 9, 60, 5_000_000)
+    task(machine, 1, waited_ns=4_000, slices=2)
+    now_ns[0] = 10_000_000_000
+    vector = telemetry.window()
+    found = dict(zip(FEATURES, vector.values, strict=True))
+    assert (found["execs_per_s"], found["retransmits_per_s"]) == (2.0, 0.2)
+    assert (found["run_queue_us"], found["block_us"]) == (2.0, 3000.0)
+    assert (found["cpu_some"], found["memory_full"]) == (0.5, 0.0)
+    kernel = {name for i, name in enumerate(FEATURES) if vector.kernel_mask >> i & 1}
+    assert kernel == {"cpu_some", "memory_some", "memory_full", "io_some", "io_full"}
+    assert vector.present_mask.bit_count() == 9
+
+
+@pytest.mark.parametrize("text", ["", "some avg10=0.00", "total=5", "some total=x"])
+def test_a_pressure_file_without_totals_is_refused(text):
+    with pytest.raises(ValueError, match=r".+"):
+        parse_pressure(text)
