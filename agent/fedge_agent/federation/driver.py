@@ -76,6 +76,7 @@ class RoundDriver:
         self._files: dict[bytes, Path] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.ended = asyncio.Event()
         self._admitted = asyncio.Event()
         self._bytes_before = parts.voice.bytes_sent
 
@@ -153,6 +154,7 @@ class RoundDriver:
 
     def _finish(self, effect: Finished) -> None:
         self.outcome = effect
+        self.ended.set()
         offer = self.offer
         self._parts.store.round_ended(
             offer.job,

@@ -1,0 +1,215 @@
+"""The command `fedge-agent`."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from fedge_agent import control
+from fedge_agent.config import DEFAULT_PATH, EX_CONFIG, Config, ConfigError, load
+
+EX_OK: Final = 0
+EX_FAILED: Final = 1
+EX_USAGE: Final = 2
+EX_NOT_ENROLLED: Final = 3
+EX_DEGRADED: Final = 4
+EX_UNREACHABLE: Final = 5
+EX_INTERRUPTED: Final = 130
+
+_EPILOG: Final = """examples:
+  fedge-agent enroll fedge1.pGNmb28...   join a fleet with the token that its operator gave you
+  fedge-agent status                     what the agent does now, and why
+  fedge-agent status -o json             the same for programs
+  fedge-agent doctor                     what is missing on this device, and the cure
+  fedge-agent pause; fedge-agent resume  no training for now; training again
+  fedge-agent outbox                     everything that ever left this device
+
+exit status: 0 good, 1 failed, 2 usage, 3 not enrolled, 4 working but degraded, 5 no daemon answers,
+             78 the configuration cannot be used, 130 interrupted"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = load(options.config)
+        return int(options.command(config, options))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EX_CONFIG
+    except control.DaemonUnreachableError as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_UNREACHABLE
+    except OSError as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_FAILED
+    except KeyboardInterrupt:
+        return EX_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fedge-agent",
+        description="Trains models on this device's own data, without the data leaving it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the daemon (systemd does this)")
+    run.set_defaults(command=_run)
+
+    enroll = commands.add_parser("enroll", help="join a fleet")
+    enroll.add_argument("token", nargs="?", help="the token; read from standard input when left out")
+    enroll.add_argument("--payout", metavar="0xADDRESS", help="address that is paid; by default the device's own")
+    enroll.add_argument("--again", action="store_true", help="replace a present enrolment")
+    _add_output(enroll)
+    enroll.set_defaults(command=_enroll)
+
+    status = commands.add_parser("status", help="what the agent does now")
+    _add_output(status)
+    status.add_argument("--json", dest="output", action="store_const", const="json", help="same as -o json")
+    status.set_defaults(command=_status)
+
+    doctor = commands.add_parser("doctor", help="check this device")
+    _add_output(doctor)
+    doctor.set_defaults(command=_doctor)
+
+    for name, text in (("pause", "no training until `resume`"), ("resume", "training again")):
+        owner = commands.add_parser(name, help=text)
+        owner.set_defaults(command=_steer, order=name)
+
+    outbox = commands.add_parser("outbox", help="what left this device")
+    outbox.add_argument("--last", type=int, default=50, metavar="N", help="the newest N messages (default 50)")
+    _add_output(outbox)
+    outbox.set_defaults(command=_outbox)
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", dest="output", choices=("text", "json"), default="text", help="default: text")
+
+
+def _run(config: Config, _: argparse.Namespace) -> int:
+    from fedge_agent import daemon  # noqa: PLC0415 - only the daemon pays for the daemon's imports
+    from fedge_agent.identity.errors import IdentityError, NotEnrolledError  # noqa: PLC0415
+    from fedge_agent.kernel_layer import AdmissionRequiredError  # noqa: PLC0415
+
+    logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return daemon.run(config)
+    except NotEnrolledError as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_NOT_ENROLLED
+    except (IdentityError, AdmissionRequiredError) as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_CONFIG
+
+
+def _enroll(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent.identity.enroll import enroll  # noqa: PLC0415 - a short-lived command of its own
+    from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415
+
+    token = options.token or sys.stdin.readline().strip()
+    payout = _address(options.payout) if options.payout else None
+    if options.payout and payout is None:
+        print(f"fedge-agent: --payout {options.payout}: 0x and 40 hexadecimal digits are needed", file=sys.stderr)
+        return EX_USAGE
+    try:
+        found = enroll(token, config.state_dir, payout, again=options.again)
+    except IdentityError as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_FAILED
+    answer = {
+        "device": found.device_id,
+        "fleet": found.fleet,
+        "broker": found.broker_url,
+        "chain_address": "0x" + found.device.chain_address.hex(),
+    }
+    _print(answer, options.output, f"enrolled as {found.device_id} in fleet {found.fleet}")
+    return EX_OK
+
+
+def _status(config: Config, options: argparse.Namespace) -> int:
+    found = control.ask(config.control_socket, "status")
+    text = [f"{found['device']} of fleet {found['fleet']}: {found['status']}"]
+    admission, network = found["admission"], found["network_admission"]
+    text.append(f"  training admission: {admission['state']} ({admission['text']})")
+    text.append(f"  network admission:  {'enforced by the kernel' if network['enforced'] else 'not enforced'}")
+    text.append(f"  prekeys: {found['prekeys']}; rounds: {_counts(found['outcomes'])}")
+    text += [f"  warning: {warning}" for warning in found["warnings"]]
+    _print(found, options.output, "\n".join(text))
+    return EX_OK if found["connected"] and not found["warnings"] else EX_DEGRADED
+
+
+def _counts(outcomes: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items())) or "none yet"
+
+
+def _doctor(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent import diagnosis  # noqa: PLC0415 - a short-lived command of its own
+
+    checks = diagnosis.run_all(config)
+    rows = [
+        {"name": check.name, "grade": check.grade.value, "detail": check.detail, "cure": check.cure} for check in checks
+    ]
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.grade.value:4}  {check.name:{width}}  {check.detail}")
+        if check.cure:
+            lines.append(f"      {'':{width}}  cure: {check.cure}")
+    _print({"checks": rows}, options.output, "\n".join(lines))
+    grades = {check.grade.value for check in checks}
+    return EX_FAILED if "fail" in grades else EX_DEGRADED if "warn" in grades else EX_OK
+
+
+def _steer(config: Config, options: argparse.Namespace) -> int:
+    print(control.ask(config.control_socket, options.order)["admission"])
+    return EX_OK
+
+
+def _outbox(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent.store import DeviceStore  # noqa: PLC0415 - a short-lived command of its own
+
+    path = config.state_dir / "state.db"
+    if not path.exists():
+        print(f"fedge-agent: no {path}: nothing has left this device", file=sys.stderr)
+        return EX_NOT_ENROLLED
+    store = DeviceStore(path, lambda: 0)
+    try:
+        rows = [
+            {
+                "at_ms": signed.at_ms,
+                "job": signed.job,
+                "round": signed.round,
+                "kind": signed.kind,
+                "bytes": len(signed.message),
+                "acknowledged": signed.acknowledged,
+            }
+            for signed in store.outbox(options.last)
+        ]
+    finally:
+        store.close()
+    lines = [
+        f"{row['at_ms']}  {row['job'] or '-'}  round {row['round']}  {row['kind']}  {row['bytes']} bytes"
+        f"  {'acknowledged' if row['acknowledged'] else 'waiting'}"
+        for row in rows
+    ]
+    _print({"messages": rows}, options.output, "\n".join(lines) or "nothing yet")
+    return EX_OK
+
+
+def _print(found: dict[str, Any], output: str, text: str) -> None:
+    print(json.dumps(found, indent=2, sort_keys=True) if output == "json" else text)
+
+
+def _address(text: str) -> bytes | None:
+    try:
+        value = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        return None
+    return value if text.startswith("0x") and len(value) == 20 else None  # noqa: PLR2004 - an address's length

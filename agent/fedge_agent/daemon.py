@@ -1,0 +1,278 @@
+"""Builds the parts of the daemon and runs them: event loop, signals, watchdog, renewal. The keys live here."""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import sdnotify
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedge_agent import control
+from fedge_agent.admission.controller import AdmissionController, SystemClock
+from fedge_agent.admission.signals import SignalSampler
+from fedge_agent.admission.worker_control import Limits, WorkerControl
+from fedge_agent.config import Config
+from fedge_agent.federation.client import Belonging, FederationClient, presence_message
+from fedge_agent.federation.driver import Parts
+from fedge_agent.federation.prekey_pool import PrekeyPool
+from fedge_agent.federation.voice import Voice
+from fedge_agent.identity import keys, record, renewal
+from fedge_agent.identity.errors import IdentityError
+from fedge_agent.identity.record import Enrolment
+from fedge_agent.kernel_layer import KernelLayer
+from fedge_agent.status import StatusBoard
+from fedge_agent.store import DeviceStore
+from fedge_protocol import topics
+from fedge_protocol.certificates import CertificateRefusedError, DeviceCertificates
+from fedge_protocol.errors import Reason, RefusedError
+from fedge_protocol.messages import Presence
+from fedge_transport.blobs import BlobFetcher
+from fedge_transport.connection import Connection
+from fedge_transport.settings import ConnectionSettings, Will
+
+_log = logging.getLogger(__name__)
+_PR_SET_DUMPABLE: Final = 4
+_DEFAULT_PORT: Final = 8883
+_FINISH_GRACE_S: Final = 5.0
+_RENEWAL_CHECK_S: Final = 3600.0
+_MIB: Final = 1024 * 1024
+
+
+def run(config: Config) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns the exit status.
+
+    Raises:
+        IdentityError: not enrolled, or the keys cannot be used.
+        AdmissionRequiredError: network admission is required and not there.
+        OSError: a directory cannot be used.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # no core dump, no ptrace: the keys stay here
+    os.umask(0o077)
+    return asyncio.run(_Daemon(config).serve())
+
+
+class _Daemon:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._notifier = sdnotify.SystemdNotifier()
+        self._stop = asyncio.Event()
+        self._board: StatusBoard | None = None
+
+    async def serve(self) -> int:
+        config = self._config
+        enrolment = record.load(config.state_dir)
+        identity = keys.load(config.state_dir)
+        kernel = KernelLayer(config.kernel)
+        store = DeviceStore(config.state_dir / "state.db", lambda: int(time.time() * 1000))
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signum, self._stop.set)
+        missing = kernel.missing_features()
+        boot = os.urandom(16)
+
+        def presence(online: bool) -> bytes:  # noqa: FBT001 - birth or farewell
+            body = Presence(online=online, boot=boot, version=_version(), missing_features=missing)
+            return presence_message(identity, enrolment.fleet, body)
+
+        settings = _connection_settings(enrolment, presence(False))
+        try:
+            async with Connection(settings) as connection, _scope(self._admission(kernel)) as admission:
+                client = self._client(enrolment, identity, store, connection, admission, kernel, presence)
+                self._board = StatusBoard(enrolment.fleet, enrolment.device_id, client, admission, kernel, store)
+                self._publish_decision = client.admission_changed
+                await self._until_stopped(client, admission, enrolment, connection)
+        finally:
+            store.close()
+            kernel.close()
+        return 0
+
+    def _admission(self, kernel: KernelLayer) -> AdmissionController:
+        sampler = SignalSampler(run_queue=kernel.run_queue)
+        return AdmissionController(
+            sampler,
+            self._config.admission,
+            SystemClock(),
+            publish=lambda decision: self._decided(str(decision.text)),
+            probes=kernel.switch_probes,
+        )
+
+    def _decided(self, text: str) -> None:
+        _log.info("training admission: %s", text)
+        self._publish_decision()
+
+    def _publish_decision(self) -> None:
+        """Nobody to tell before the client exists."""
+
+    def _client(
+        self,
+        enrolment: Enrolment,
+        identity: keys.Identity,
+        store: DeviceStore,
+        connection: Connection,
+        admission: AdmissionController,
+        kernel: KernelLayer,
+        presence: Any,
+    ) -> FederationClient:
+        config = self._config
+        folders = {name: config.state_dir / name for name in ("blobs", "work", "outgoing")}
+        for folder in folders.values():
+            folder.mkdir(mode=0o700, exist_ok=True)
+        _empty(folders["work"])
+        fleet = enrolment.fleet
+        voice = Voice(fleet, identity, store, connection, folders["outgoing"])
+        memory = config.worker.memory_max_mib
+        parts = Parts(
+            store=store,
+            voice=voice,
+            prekeys=PrekeyPool(fleet, identity, store, voice, os.urandom),
+            fetcher=BlobFetcher(connection, fleet, folders["blobs"]),
+            admission=admission,
+            control=WorkerControl(
+                kernel.cgroup,
+                Limits(None if memory is None else memory * _MIB, config.worker.cpu_max_percent),
+            ),
+            sources=config.sources,
+            blob_dir=folders["blobs"],
+            work_dir=folders["work"],
+            outgoing_dir=folders["outgoing"],
+            changed=self._tell_systemd,
+        )
+        certificates = DeviceCertificates(enrolment.ca, fleet)
+
+        def check_certificate(der: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
+            try:
+                found = certificates.verify(der, now=time.time())
+            except CertificateRefusedError as error:
+                raise RefusedError(Reason.BAD_SIGNATURE, str(error)) from None
+            return found.device_id, found.public_key
+
+        belonging = Belonging(
+            fleet=fleet,
+            device=enrolment.device_id,
+            coordinator_key=enrolment.coordinator_key,
+            chain_id=enrolment.chain_domain.chain_id,
+            registry=enrolment.chain_domain.verifying_contract,
+            check_certificate=check_certificate,
+        )
+        return FederationClient(belonging, identity, config.consent, connection, parts, presence=presence)
+
+    async def _until_stopped(
+        self,
+        client: FederationClient,
+        admission: AdmissionController,
+        enrolment: Enrolment,
+        connection: Connection,
+    ) -> None:
+        board = self._board
+        if board is None:
+            return
+        server = await control.serve(
+            self._config.control_socket,
+            {
+                "status": board.full,
+                "pause": lambda: _decision(admission.freeze().text),
+                "resume": lambda: _decision(admission.thaw().text),
+            },
+        )
+        serving = asyncio.create_task(client.run(), name="federation")
+        chores = [
+            asyncio.create_task(self._watchdog(), name="watchdog"),
+            asyncio.create_task(self._renewal(enrolment, connection), name="renewal"),
+        ]
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        self._notifier.notify("READY=1")
+        self._tell_systemd()
+        try:
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await self._leave(client)
+        finally:
+            self._notifier.notify("STOPPING=1")
+            server.close()
+            for task in (*chores, stopping, serving):
+                task.cancel()
+            results = await asyncio.gather(serving, *chores, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _leave(self, client: FederationClient) -> None:
+        """Finish the short exchanges if they are under way, else leave the round, and say goodbye."""
+        driver = client.round
+        if driver is not None and driver.outcome is None:
+            if driver.machine.frozen_allowed:
+                driver.step(lambda: driver.machine.refuse(Reason.NOT_ADMITTED, "the agent is stopping"))
+                await asyncio.sleep(0)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_FINISH_GRACE_S):
+                        await driver.ended.wait()
+        await client.farewell()
+
+    async def _watchdog(self) -> None:
+        usec = int(os.environ.get("WATCHDOG_USEC", "0") or 0)
+        while usec:
+            self._notifier.notify("WATCHDOG=1")
+            await asyncio.sleep(usec / 2_000_000)
+
+    async def _renewal(self, enrolment: Enrolment, connection: Connection) -> None:
+        while True:
+            if renewal.due(enrolment, time.time()):
+                try:
+                    enrolment = await asyncio.to_thread(renewal.renew, self._config.state_dir, rotate_key=False)
+                    await connection.reconnect()
+                    _log.info("certificate renewed, valid until %s", time.ctime(enrolment.device.not_after))
+                except IdentityError as error:
+                    _log.warning("the certificate could not be renewed: %s", error)
+            await asyncio.sleep(_RENEWAL_CHECK_S)
+
+    def _tell_systemd(self) -> None:
+        if self._board is not None:
+            self._notifier.notify(f"STATUS={self._board.line()}")
+
+
+@contextlib.asynccontextmanager
+async def _scope(admission: AdmissionController) -> AsyncIterator[AdmissionController]:
+    running = asyncio.create_task(admission.run(), name="admission")
+    try:
+        yield admission
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def _connection_settings(enrolment: Enrolment, farewell: bytes) -> ConnectionSettings:
+    url = urlsplit(enrolment.broker_url)
+    return ConnectionSettings(
+        host=url.hostname or "",
+        port=url.port or _DEFAULT_PORT,
+        client_id=enrolment.device_id,
+        ca_file=enrolment.ca_file,
+        cert_file=enrolment.certificate_file,
+        key_file=enrolment.key_file,
+        will=Will(topics.presence(enrolment.fleet, enrolment.device_id), farewell),
+    )
+
+
+def _decision(text: str) -> dict[str, Any]:
+    return {"admission": text}
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("fedge")
+    except metadata.PackageNotFoundError:
+        return "unpackaged"

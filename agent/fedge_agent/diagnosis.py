@@ -1,0 +1,44 @@
+"""`fedge-agent doctor`: every check there is, in the order to cure them."""
+
+import time
+from pathlib import Path
+
+from fedge_agent.config import Config
+from fedge_agent.identity import record
+from fedge_agent.identity.errors import IdentityError
+from fedge_agent.kernel.doctor import Check, Grade, run_checks
+
+_DAY_S = 86_400
+
+
+def run_all(config: Config) -> tuple[Check, ...]:
+    """Configuration, enrolment, data sources, then the kernel."""
+    return (
+        Check("configuration", Grade.OK, str(config.path)),
+        _enrolment(config),
+        *(_source(name, Path(source.path)) for name, source in sorted(config.sources.items())),
+        *run_checks(Path(config.kernel.pin_dir)),
+    )
+
+
+def _enrolment(config: Config) -> Check:
+    try:
+        found = record.load(config.state_dir)
+    except IdentityError as error:
+        return Check("enrolment", Grade.FAIL, str(error), "fedge-agent enroll TOKEN")
+    left_s = found.device.not_after - time.time()
+    detail = f"{found.device_id} of fleet {found.fleet}, certificate for {left_s / _DAY_S:.1f} more days"
+    if left_s <= 0:
+        return Check("enrolment", Grade.FAIL, detail, "fedge-agent enroll --again TOKEN")
+    return Check("enrolment", Grade.OK, detail)
+
+
+def _source(name: str, path: Path) -> Check:
+    label = f"source {name}"
+    try:
+        present = path.is_file() or any(path.iterdir())
+    except OSError as error:
+        return Check(label, Grade.FAIL, str(error), f"put data at {path}, or change [sources.{name}]")
+    if not present:
+        return Check(label, Grade.WARN, f"{path} is empty", f"put data at {path}")
+    return Check(label, Grade.OK, str(path))

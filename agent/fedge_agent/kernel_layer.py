@@ -1,0 +1,99 @@
+"""The kernel layer as the daemon uses it: read without capabilities, proven at start, missing parts named."""
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedge_agent.config import KernelTable
+from fedge_agent.kernel.cgroup import own_cgroup, unit_cgroup
+from fedge_agent.kernel.doctor import refusals
+from fedge_agent.kernel.errors import KernelLayerError
+from fedge_agent.kernel.reader import MapReader
+from fedge_agent.kernel.selftest import run_selftest
+from fedge_agent.kernel.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+
+
+class AdmissionRequiredError(Exception):
+    """`kernel.network = "require"`, and the self-test did not find network admission enforced. Run `fedge-bpf attach`."""
+
+
+@dataclass(frozen=True)
+class NetworkAdmission:
+    """Whether the kernel enforces the agent's allow-list, and how that is known."""
+
+    enforced: bool
+    detail: str
+
+
+class KernelLayer:
+    """Maps and features of one agent; with nothing attached everything falls back to /proc."""
+
+    def __init__(self, settings: KernelTable) -> None:
+        self._pin_dir = Path(settings.pin_dir)
+        self._reader = MapReader(self._pin_dir)
+        self.network = self._prove(settings)
+        self.cgroup = Path(settings.cgroup) if settings.cgroup is not None else _unit_cgroup()
+        self._telemetry = Telemetry(self._pin_dir)
+
+    def run_queue(self) -> tuple[int, ...] | None:
+        """The run-queue histogram, None where the kernel gives none."""
+        try:
+            return self._reader.run_queue()
+        except KernelLayerError:
+            return None
+
+    def switch_probes(self, on: bool) -> None:  # noqa: FBT001 - the controller's callback
+        """Turn the scheduler probes on or off, where they are."""
+        try:
+            self._reader.switch_scheduler_probes(on=on)
+        except KernelLayerError as error:
+            _log.debug("scheduler probes: %s", error)
+
+    def missing_features(self) -> int:
+        """Bit mask of the features that this device cannot measure now, lowest bit first in the order of FEATURES."""
+        values = self._telemetry.window().values
+        return sum(1 << index for index, value in enumerate(values) if math.isnan(value))
+
+    def counters(self) -> dict[str, int]:
+        """Totals of the admission programs by name; empty where none are attached."""
+        try:
+            return {counter.name.lower(): value for counter, value in self._reader.network().items()}
+        except KernelLayerError:
+            return {}
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._telemetry.close()
+        self._reader.close()
+
+    def _prove(self, settings: KernelTable) -> NetworkAdmission:
+        if settings.network == "off":
+            return NetworkAdmission(enforced=False, detail='kernel.network = "off"')
+        count = None if self._reader.unreadable("fedge_count") else lambda: refusals(self._reader)
+        result = run_selftest(count)
+        if not result.enforced and settings.network == "require":
+            raise AdmissionRequiredError(
+                f'kernel.network = "require", but forbidden peers are not refused ({result.detail}); '
+                "run fedge-bpf attach, or set kernel.network to prefer"
+            )
+        return NetworkAdmission(result.enforced, result.detail)
+
+
+def _unit_cgroup() -> Path | None:
+    try:
+        return unit_cgroup()
+    except KernelLayerError as error:
+        _log.info("no cgroup of its own, the worker is paused by signals: %s", error)
+        return None
+
+
+def in_cgroup(path: Path) -> bool:
+    """Whether this process is in `path` or below it."""
+    try:
+        own = own_cgroup()
+    except KernelLayerError:
+        return False
+    return own == path or path in own.parents

@@ -1,0 +1,101 @@
+"""What the daemon tells about itself: for `fedge-agent status`, for systemd's STATUS line, for the demo."""
+
+import time
+from typing import Any
+
+from fedge_agent.admission.controller import AdmissionController
+from fedge_agent.federation.client import FederationClient
+from fedge_agent.kernel_layer import KernelLayer
+from fedge_agent.store import DeviceStore
+from fedge_protocol.secagg.params import SECURE_FLOOR
+
+_SHOWN_ROUNDS = 10
+
+
+class StatusBoard:
+    """Reads the parts; owns nothing."""
+
+    def __init__(
+        self,
+        fleet: str,
+        device: str,
+        client: FederationClient,
+        admission: AdmissionController,
+        kernel: KernelLayer,
+        store: DeviceStore,
+    ) -> None:
+        self._fleet = fleet
+        self._device = device
+        self._client = client
+        self._admission = admission
+        self._kernel = kernel
+        self._store = store
+        self._started = time.monotonic()
+
+    def line(self) -> str:
+        """State, round and reason in one line."""
+        driver = self._client.round
+        if not self._client.connected:
+            return "not connected to the broker; trying again"
+        if driver is not None and driver.outcome is None:
+            offer = driver.offer
+            reason = self._admission.decision.text
+            return f"job {offer.job} round {offer.round}: {driver.machine.state}; {reason}"
+        if driver is not None and driver.outcome is not None:
+            return f"waiting; round {driver.offer.round} of job {driver.offer.job}: {driver.outcome.outcome}"
+        return "waiting for a round"
+
+    def full(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        decision = self._admission.decision
+        return {
+            "device": self._device,
+            "fleet": self._fleet,
+            "status": self.line(),
+            "connected": self._client.connected,
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "round": self._round(),
+            "admission": {
+                "state": decision.state.value,
+                "reason": decision.reason.value,
+                "text": decision.text,
+            },
+            "network_admission": {
+                "enforced": self._kernel.network.enforced,
+                "detail": self._kernel.network.detail,
+                "counters": self._kernel.counters(),
+            },
+            "prekeys": self._store.published_count(),
+            "outcomes": self._store.outcomes(),
+            "rounds": [
+                {"job": r.job, "round": r.round, "outcome": r.outcome, "detail": r.detail, "bytes_up": r.bytes_up}
+                for r in self._store.rounds(_SHOWN_ROUNDS)
+            ],
+            "refused_messages": {f"{kind}/{reason}": n for (kind, reason), n in self._client.refused.items()},
+            "warnings": self._warnings(),
+        }
+
+    def _round(self) -> dict[str, Any] | None:
+        driver = self._client.round
+        if driver is None:
+            return None
+        offer = driver.offer
+        return {
+            "job": offer.job,
+            "round": offer.round,
+            "attempt": offer.attempt,
+            "state": str(driver.machine.state),
+            "epoch": driver.progress.epoch if driver.progress is not None else 0,
+            "epochs": offer.training.epochs,
+            "outcome": driver.outcome.outcome if driver.outcome is not None else None,
+        }
+
+    def _warnings(self) -> list[str]:
+        found = []
+        driver = self._client.round
+        if driver is not None and driver.offer.cohort.minimum < SECURE_FLOOR:
+            minimum = driver.offer.cohort.minimum
+            found.append(f"job {driver.offer.job}: a cohort of {minimum} is below the secure floor of {SECURE_FLOOR}")
+        if not self._kernel.network.enforced:
+            found.append(f"network admission is not enforced: {self._kernel.network.detail}")
+        return found
