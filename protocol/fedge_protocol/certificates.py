@@ -26,7 +26,8 @@ from fedge_protocol.eip712 import ADDRESS_BYTES, DeviceBinding, Domain
 from fedge_protocol.errors import ProtocolError, RefusedError
 from fedge_protocol.ids import Counter, Hash32, Signature65, device_id_of
 from fedge_protocol.keccak import keccak256
-from fedge_protocol.receipts import verify_binding
+from fedge_protocol.receipts import Recover, verify_binding
+from fedge_protocol.secp256k1 import recover_address
 
 BINDING_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.32473.1.1")
 MAX_CERTIFICATE_BYTES: Final = 2048
@@ -188,7 +189,13 @@ def load_fleet_ca(der: bytes, *, fleet: str) -> x509.Certificate:
 
 
 def verify_device_certificate(
-    der: bytes, *, ca: x509.Certificate, fleet: str, now: float, check_binding: bool = False
+    der: bytes,
+    *,
+    ca: x509.Certificate,
+    fleet: str,
+    now: float,
+    check_binding: bool = False,
+    recover: Recover = recover_address,
 ) -> DeviceIdentity:
     """Return whom a device certificate names.
 
@@ -197,7 +204,8 @@ def verify_device_certificate(
         ca: the fleet's root, from `load_fleet_ca`.
         fleet: the fleet that the device must belong to.
         now: Unix seconds.
-        check_binding: recover the chain key's signature too (2-4 ms); whoever pays or settles asks for it.
+        check_binding: check the chain key's signature too; whoever pays or settles asks for it.
+        recover: how; the default takes 2-4 ms, the coordinator passes coincurve's.
 
     Raises:
         CertificateRefusedError: with the reason. Revocation is not looked at: that is the membership log's part.
@@ -212,7 +220,7 @@ def verify_device_certificate(
     binding, address = _binding(certificate)
     if check_binding:
         domain, statement = binding.statement(hashlib.sha256(spki).digest(), address)
-        if not verify_binding(domain, statement, binding.signature):
+        if not verify_binding(domain, statement, binding.signature, recover=recover):
             raise CertificateRefusedError(
                 CertificateReason.BAD_BINDING, f"not signed by chain address {checksum_address(address)}"
             )

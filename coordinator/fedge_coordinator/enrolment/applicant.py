@@ -32,8 +32,8 @@ def examine(csr: bytes, proof: BindingProof, *, chain_id: int, registry: bytes, 
     """Check a request and the binding that comes with it; `now` in Unix seconds.
 
     Raises:
-        EnrolmentRefusedError: `wrong-chain`, `bad-binding` or `bad-csr` (no P-256 request, not signed by its key, or for
-            a name other than the key's own: no device can ask for the coordinator's).
+        EnrolmentRefusedError: `wrong-chain`, `bad-binding` or `bad-csr` (no P-256 request, not signed by its key, or
+            for a name other than the key's own: no device can ask for the coordinator's).
     """
     key, name = _requested(csr)
     spki = spki_der(key)

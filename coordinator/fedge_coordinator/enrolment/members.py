@@ -21,6 +21,7 @@ from sqlalchemy import Column, Engine, Integer, LargeBinary, MetaData, Table, de
 
 from fedge_coordinator.enrolment.errors import AuthorityFilesError, MembershipUnavailableError
 from fedge_coordinator.enrolment.tables import durable_sqlite
+from fedge_coordinator.settlement.recovery import recover_signer
 from fedge_protocol import cose
 from fedge_protocol.certificates import (
     CertificateRefusedError,
@@ -176,8 +177,8 @@ class Members:
         """Take over what the CA appends, until cancelled. An unreachable CA is asked again, later and later.
 
         Raises:
-            LogRefusedError: the CA's log contradicts what was seen before. Nothing of it was taken over; an operator must
-                find out which of the two is false.
+            LogRefusedError: the CA's log contradicts what was seen before. Nothing of it was taken over; an operator
+                must find out which of the two is false.
         """
         retry_s = _FIRST_RETRY_S
         while True:
@@ -219,7 +220,12 @@ class Members:
             return None
         try:
             identity = verify_device_certificate(
-                entry.certificate, ca=self._ca, fleet=self._fleet, now=entry.time, check_binding=True
+                entry.certificate,
+                ca=self._ca,
+                fleet=self._fleet,
+                now=entry.time,
+                check_binding=True,
+                recover=recover_signer,
             )
         except CertificateRefusedError as error:
             raise LogRefusedError(LogFault.BAD_ENTRY, f"entry {entry.seq}: {error}") from error
