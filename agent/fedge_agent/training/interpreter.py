@@ -102,7 +102,8 @@ class TrainableModel:
         except (AttributeError, KeyError, TypeError):
             return None
 
-        def raw_step(x: Float32, y: Float32, weight: Float32) -> float:
+        # The runtime reads the graph's bytes in place, and nothing else here keeps them alive: hence `owner`.
+        def raw_step(x: Float32, y: Float32, weight: Float32, *, owner: TrainableModel = self) -> float:  # noqa: ARG001
             set_tensor(x_index, x, subgraph)
             set_tensor(y_index, y, subgraph)
             set_tensor(weight_index, weight, subgraph)

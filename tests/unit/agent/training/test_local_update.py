@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import msgspec
 import numpy as np
 import pytest
@@ -133,3 +136,16 @@ def test_a_model_infers_and_evaluates():
     loss, correct = model.evaluate(samples.x, samples.y)
     assert loss == pytest.approx(np.mean((out - samples.y) ** 2, axis=1).sum(), rel=1e-5)
     assert correct == 0
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_step_keeps_the_graph_that_it_runs_in_alive(raw):
+    model = TrainableModel(bytes(bytearray(BUNDLE.graph)))
+    interpreter = weakref.ref(model._interpreter)
+    step = model.stepper(learning_rate=0.1, raw=raw)
+    del model
+    gc.collect()
+    assert interpreter() is not None
+    del step
+    gc.collect()
+    assert interpreter() is None
