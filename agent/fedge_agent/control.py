@@ -26,9 +26,7 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
     Raises:
         OSError: the socket cannot be made.
     """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()  # left by a killed daemon
+    _make_room(path)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -46,6 +44,12 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
         return await asyncio.start_unix_server(answer, path, limit=MAX_REQUEST_BYTES)
     finally:
         os.umask(previous)
+
+
+def _make_room(path: Path) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        path.unlink()  # left by a killed daemon
 
 
 def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:

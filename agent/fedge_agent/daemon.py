@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedge_agent import control
 from fedge_agent.admission.controller import AdmissionController, SystemClock
+from fedge_agent.admission.machine import Decision
 from fedge_agent.admission.signals import SignalSampler
 from fedge_agent.admission.worker_control import Limits, WorkerControl
 from fedge_agent.config import Config
@@ -66,6 +67,7 @@ class _Daemon:
         self._notifier = sdnotify.SystemdNotifier()
         self._stop = asyncio.Event()
         self._board: StatusBoard | None = None
+        self._client: FederationClient | None = None
 
     async def serve(self) -> int:
         config = self._config
@@ -78,16 +80,20 @@ class _Daemon:
         missing = kernel.missing_features()
         boot = os.urandom(16)
 
-        def presence(online: bool) -> bytes:  # noqa: FBT001 - birth or farewell
-            body = Presence(online=online, boot=boot, version=_version(), missing_features=missing)
-            return presence_message(identity, enrolment.fleet, body)
-
-        settings = _connection_settings(enrolment, presence(False))
+        birth, farewell = (
+            presence_message(identity, enrolment.fleet, Presence(online, boot, _version(), missing))
+            for online in (True, False)
+        )
+        settings = _connection_settings(enrolment, farewell)
         try:
             async with Connection(settings) as connection, _scope(self._admission(kernel)) as admission:
-                client = self._client(enrolment, identity, store, connection, admission, kernel, presence)
+                parts = self._parts(enrolment.fleet, identity, store, connection, admission, kernel)
+                belonging = _belonging(enrolment)
+                client = FederationClient(
+                    belonging, identity, self._config.consent, connection, parts, birth=birth, farewell=farewell
+                )
+                self._client = client
                 self._board = StatusBoard(enrolment.fleet, enrolment.device_id, client, admission, kernel, store)
-                self._publish_decision = client.admission_changed
                 await self._until_stopped(client, admission, enrolment, connection)
         finally:
             store.close()
@@ -100,36 +106,32 @@ class _Daemon:
             sampler,
             self._config.admission,
             SystemClock(),
-            publish=lambda decision: self._decided(str(decision.text)),
+            publish=self._decided,
             probes=kernel.switch_probes,
         )
 
-    def _decided(self, text: str) -> None:
-        _log.info("training admission: %s", text)
-        self._publish_decision()
+    def _decided(self, decision: Decision) -> None:
+        _log.info("training admission: %s: %s", decision.state.value, decision.text)
+        if self._client is not None:
+            self._client.admission_changed()
 
-    def _publish_decision(self) -> None:
-        """Nobody to tell before the client exists."""
-
-    def _client(
+    def _parts(
         self,
-        enrolment: Enrolment,
+        fleet: str,
         identity: keys.Identity,
         store: DeviceStore,
         connection: Connection,
         admission: AdmissionController,
         kernel: KernelLayer,
-        presence: Any,
-    ) -> FederationClient:
+    ) -> Parts:
         config = self._config
         folders = {name: config.state_dir / name for name in ("blobs", "work", "outgoing")}
         for folder in folders.values():
             folder.mkdir(mode=0o700, exist_ok=True)
         _empty(folders["work"])
-        fleet = enrolment.fleet
         voice = Voice(fleet, identity, store, connection, folders["outgoing"])
         memory = config.worker.memory_max_mib
-        parts = Parts(
+        return Parts(
             store=store,
             voice=voice,
             prekeys=PrekeyPool(fleet, identity, store, voice, os.urandom),
@@ -145,24 +147,6 @@ class _Daemon:
             outgoing_dir=folders["outgoing"],
             changed=self._tell_systemd,
         )
-        certificates = DeviceCertificates(enrolment.ca, fleet)
-
-        def check_certificate(der: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
-            try:
-                found = certificates.verify(der, now=time.time())
-            except CertificateRefusedError as error:
-                raise RefusedError(Reason.BAD_SIGNATURE, str(error)) from None
-            return found.device_id, found.public_key
-
-        belonging = Belonging(
-            fleet=fleet,
-            device=enrolment.device_id,
-            coordinator_key=enrolment.coordinator_key,
-            chain_id=enrolment.chain_domain.chain_id,
-            registry=enrolment.chain_domain.verifying_contract,
-            check_certificate=check_certificate,
-        )
-        return FederationClient(belonging, identity, config.consent, connection, parts, presence=presence)
 
     async def _until_stopped(
         self,
@@ -247,6 +231,26 @@ async def _scope(admission: AdmissionController) -> AsyncIterator[AdmissionContr
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def _belonging(enrolment: Enrolment) -> Belonging:
+    certificates = DeviceCertificates(enrolment.ca, enrolment.fleet)
+
+    def check_certificate(der: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
+        try:
+            found = certificates.verify(der, now=time.time())
+        except CertificateRefusedError as error:
+            raise RefusedError(Reason.BAD_SIGNATURE, str(error)) from None
+        return found.device_id, found.public_key
+
+    return Belonging(
+        fleet=enrolment.fleet,
+        device=enrolment.device_id,
+        coordinator_key=enrolment.coordinator_key,
+        chain_id=enrolment.chain_domain.chain_id,
+        registry=enrolment.chain_domain.verifying_contract,
+        check_certificate=check_certificate,
+    )
 
 
 def _connection_settings(enrolment: Enrolment, farewell: bytes) -> ConnectionSettings:

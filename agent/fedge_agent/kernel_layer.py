@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class AdmissionRequiredError(Exception):
-    """`kernel.network = "require"`, and the self-test did not find network admission enforced. Run `fedge-bpf attach`."""
+    """`kernel.network = "require"`, but the self-test found network admission not enforced. Run `fedge-bpf attach`."""
 
 
 @dataclass(frozen=True)

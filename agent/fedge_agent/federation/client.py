@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,7 +74,8 @@ class FederationClient:
     """Runs rounds, one at a time, for as long as it is run.
 
     Args:
-        presence: the signed birth (True) or farewell (False), see `presence_message`.
+        birth: the signed message that this device is there, and
+        farewell: that it goes; see `presence_message`.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class FederationClient:
         connection: Connection,
         parts: Parts,
         *,
-        presence: Callable[[bool], bytes],
+        birth: bytes,
+        farewell: bytes,
     ) -> None:
         self.round: RoundDriver | None = None
         self.waiting_for: NoOffer | None = None
@@ -97,7 +98,8 @@ class FederationClient:
         self._consent = consent
         self._connection = connection
         self._parts = parts
-        self._presence = presence
+        self._birth = birth
+        self._farewell = farewell
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -116,7 +118,7 @@ class FederationClient:
 
     async def farewell(self) -> None:
         """Say that this device goes; the last will stays for the unexpected."""
-        await self._announce(online=False)
+        await self._announce(self._farewell)
 
     def admission_changed(self) -> None:
         """Pass a decision on to the round."""
@@ -128,7 +130,7 @@ class FederationClient:
         async for event in self._connection.events():
             if isinstance(event, Connected):
                 self.connected = True
-                await self._announce(online=True)
+                await self._announce(self._birth)
                 self._parts.prekeys.refill()
                 self._parts.voice.hurry()
             elif isinstance(event, Disconnected):
@@ -136,10 +138,10 @@ class FederationClient:
                 _log.info("not connected: %s %s", event.reason, event.detail)
             self._parts.changed()
 
-    async def _announce(self, *, online: bool) -> None:
+    async def _announce(self, presence: bytes) -> None:
         topic = topics.presence(self._belonging.fleet, self._belonging.device)
         try:
-            await self._connection.publish(topic, self._presence(online), retain=True)
+            await self._connection.publish(topic, presence, retain=True)
         except DisconnectedError:
             return
         except TransportError as error:
