@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {
     AccessControlDefaultAdminRules
 } from "@openzeppelin/contracts/access/extensions/AccessControlDefaultAdminRules.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 
 import {IAggregatorCommittee} from "./interfaces/IAggregatorCommittee.sol";
@@ -23,10 +24,11 @@ contract AggregatorCommittee is IAggregatorCommittee, AccessControlDefaultAdminR
     /// @inheritdoc IAggregatorCommittee
     uint256 public threshold;
 
-    /// @inheritdoc IAggregatorCommittee
-    mapping(address account => bool member) public isMember;
-
     address[] private _members;
+
+    /// @dev The threshold once more for every member, zero for everybody else: `verify` then reads one slot a signer
+    /// and no other, which saves 2,100 gas a round.
+    mapping(address member => uint256 threshold) private _thresholdOf;
 
     // -------------------------------------------------------------------------------------------- constructor
 
@@ -51,19 +53,19 @@ contract AggregatorCommittee is IAggregatorCommittee, AccessControlDefaultAdminR
 
     /// @inheritdoc IAggregatorCommittee
     function verify(bytes32 digest, bytes[] calldata signatures) external view {
-        uint256 needed = threshold;
-        if (signatures.length < needed) revert NotEnoughSignatures(signatures.length, needed);
+        uint256 given = signatures.length;
+        if (given == 0) revert NotEnoughSignatures(0, threshold);
 
         address previous = address(0);
-        for (uint256 i = 0; i < signatures.length; ++i) {
+        for (uint256 i = 0; i < given; ++i) {
             bytes calldata entry = signatures[i];
             if (entry.length < SIGNER_LENGTH) revert SignatureTooShort(i, entry.length);
             address signer = address(bytes20(entry[:SIGNER_LENGTH]));
             if (signer <= previous) revert NotAscending(previous, signer);
-            if (!isMember[signer]) revert NotMember(signer);
-            if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, entry[SIGNER_LENGTH:])) {
-                revert InvalidSignature(signer);
-            }
+            uint256 needed = _thresholdOf[signer];
+            if (needed == 0) revert NotMember(signer);
+            if (given < needed) revert NotEnoughSignatures(given, needed);
+            if (!_isSignature(signer, digest, entry[SIGNER_LENGTH:])) revert InvalidSignature(signer);
             previous = signer;
         }
     }
@@ -73,7 +75,18 @@ contract AggregatorCommittee is IAggregatorCommittee, AccessControlDefaultAdminR
         return _members;
     }
 
+    /// @inheritdoc IAggregatorCommittee
+    function isMember(address account) external view returns (bool) {
+        return _thresholdOf[account] != 0;
+    }
+
     // ------------------------------------------------------------------------------------------------ private
+
+    /// @dev Recovers before it asks for code: looking at a cold account costs 2,600 gas, and most members have none.
+    function _isSignature(address signer, bytes32 digest, bytes calldata signature) private view returns (bool) {
+        (address recovered,,) = ECDSA.tryRecoverCalldata(digest, signature);
+        return recovered == signer || SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature);
+    }
 
     function _setCommittee(address[] memory newMembers, uint256 newThreshold) private {
         // CHECK: size and threshold; the order is checked while writing.
@@ -84,13 +97,13 @@ contract AggregatorCommittee is IAggregatorCommittee, AccessControlDefaultAdminR
 
         // EFFECT: the old members leave, the new ones enter.
         for (uint256 i = 0; i < _members.length; ++i) {
-            isMember[_members[i]] = false;
+            delete _thresholdOf[_members[i]];
         }
         address previous = address(0);
         for (uint256 i = 0; i < newMembers.length; ++i) {
             address member = newMembers[i];
             if (member <= previous) revert NotAscending(previous, member);
-            isMember[member] = true;
+            _thresholdOf[member] = newThreshold;
             previous = member;
         }
         _members = newMembers;

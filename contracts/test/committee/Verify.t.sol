@@ -57,6 +57,11 @@ contract VerifyTest is BaseTest {
         committee.verify(DIGEST, entries);
     }
 
+    function test_RevertWhen_ThereAreNoSignatures() public {
+        vm.expectRevert(abi.encodeWithSelector(IAggregatorCommittee.NotEnoughSignatures.selector, 0, 3));
+        committee.verify(DIGEST, new bytes[](0));
+    }
+
     function test_RevertWhen_SignerIsRepeated() public {
         bytes[] memory entries = _attest(DIGEST, 3);
         entries[2] = entries[1];
