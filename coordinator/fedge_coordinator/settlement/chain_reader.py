@@ -85,8 +85,7 @@ class ChainReader:
             else (bytes(32), bytes(32))
         )
         (pool,) = await self.read(REWARDS, "pools", job_id)
-        (members,) = await self.read(COMMITTEE, "members")
-        (threshold,) = await self.read(COMMITTEE, "threshold")
+        changes = [event async for event in self.events(COMMITTEE, [load(COMMITTEE).topic("CommitteeChanged")])]
         return PublicView(
             source=f"chain {self._manifest.chain_id}",
             job_id=job_id,
@@ -98,7 +97,15 @@ class ChainReader:
                     async for event in self._job_events(MODELS, "CheckpointPublished", job_id)
                 ]
             ),
-            reward_roots=await self._reward_roots(job_id),
+            reward_roots=tuple(
+                [
+                    RewardRoot(job_id, *(event.arguments[key] for key in ("epoch", "root", "total", "dataHash")))
+                    async for event in self._job_events(REWARDS, "RootProposed", job_id)
+                ]
+            ),
+            dropped_epochs=frozenset(
+                [event.arguments["epoch"] async for event in self._job_events(REWARDS, "RootDropped", job_id)]
+            ),
             payments=tuple(
                 [
                     Payment(*(event.arguments[key] for key in ("account", "recipient", "amount", "cumulative")))
@@ -107,8 +114,8 @@ class ChainReader:
             ),
             devices=await self._devices(),
             funded=pool[2],
-            committee=frozenset(members),
-            threshold=threshold,
+            committee=frozenset(member for change in changes for member in change.arguments["members"]),
+            threshold=min((change.arguments["threshold"] for change in changes), default=1),
             devices_domain=domains.devices,
             models_domain=domains.models,
             rewards_domain=domains.rewards,
@@ -116,14 +123,6 @@ class ChainReader:
 
     def _job_events(self, name: str, event: str, job_id: bytes) -> AsyncIterator[Event]:
         return self.events(name, [load(name).topic(event), job_id])
-
-    async def _reward_roots(self, job_id: bytes) -> tuple[RewardRoot, ...]:
-        dropped = {event.arguments["epoch"] async for event in self._job_events(REWARDS, "RootDropped", job_id)}
-        roots = [
-            RewardRoot(job_id, *(event.arguments[key] for key in ("epoch", "root", "total", "dataHash")))
-            async for event in self._job_events(REWARDS, "RootProposed", job_id)
-        ]
-        return tuple(root for root in roots if root.epoch not in dropped)
 
     async def _devices(self) -> dict[bytes, RegisteredDevice]:
         contract = load(DEVICES)

@@ -18,6 +18,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 FleetName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
 JobName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,48}\Z")]
 MetricName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_./-]{1,64}\Z")]
+EvidenceName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z")]
 MetricValue = int | float | Annotated[str, msgspec.Meta(max_length=256)]
 
 _Document = TypeVar("_Document", bound=msgspec.Struct)
@@ -68,7 +69,7 @@ class RoundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     participants: tuple[Participant, ...]
     budget: Amount
     metrics: dict[MetricName, MetricValue] = {}
-    evidence: dict[MetricName, Hash] = {}
+    evidence: dict[EvidenceName, Hash] = {}
 
 
 class CheckpointFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

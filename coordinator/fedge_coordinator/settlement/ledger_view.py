@@ -76,6 +76,7 @@ def read_ledger(lines: Iterable[bytes], job_id: bytes, members: frozenset[bytes]
         genesis_model_hash=genesis_model_hash,
         checkpoints=tuple(checkpoints),
         reward_roots=tuple(roots),
+        dropped_epochs=frozenset(),
         payments=tuple(payments),
         devices=devices,
         funded=funded,

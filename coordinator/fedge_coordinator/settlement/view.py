@@ -31,10 +31,11 @@ class PublicView:
     Attributes:
         source: what was read, for the report: "chain 31337" or "ledger, 12 rows".
         checkpoints: published checkpoints with the head that each left behind.
-        reward_roots: proposed roots; a dropped one is not among them.
+        reward_roots: proposed roots.
+        dropped_epochs: epochs whose roots a guardian dropped before they could pay.
         funded: token units that the pool received.
-        committee: members whose signatures count now.
-        threshold: how many of them are needed.
+        committee: everybody whose signature counts or counted.
+        threshold: the smallest number of signatures that ever sufficed.
     """
 
     source: str
@@ -43,6 +44,7 @@ class PublicView:
     genesis_model_hash: bytes
     checkpoints: tuple[tuple[bytes, Checkpoint], ...]
     reward_roots: tuple[RewardRoot, ...]
+    dropped_epochs: frozenset[int]
     payments: tuple[Payment, ...]
     devices: Mapping[bytes, RegisteredDevice]
     funded: int
