@@ -25,20 +25,19 @@
 #define IPV6_BYTES 40
 
 LPM(fedge_allow, struct fedge_peer, __u32, 1024); /* value: number of the rule in the policy, from 1 */
-MAP(PERCPU_ARRAY, fedge_count, __u32, __u64, FEDGE_COUNTERS);
+MAP(PERCPU_ARRAY, fedge_count, __u32, struct fedge_counts, 1);
 MAP(ARRAY, fedge_pace, __u32, struct fedge_window, 1);
 RING(fedge_deny);
 
-static __always_inline void count(__u32 slot, __u64 amount)
+static __always_inline struct fedge_counts *this_cpu_counts(void)
 {
-	__u64 *total = map_get(fedge_count, &slot);
+	__u32 zero = 0;
 
-	if (total)
-		*total += amount;
+	return map_get(fedge_count, &zero);
 }
 
 /* Tells of a refusal, at most FEDGE_EVENTS_PER_S times a second; two CPUs at once may overshoot by one each. */
-static __always_inline void report(const struct fedge_peer *peer, __u8 hook)
+static __always_inline void report(struct fedge_counts *counts, const struct fedge_peer *peer, __u8 hook)
 {
 	struct fedge_denial denial = {};
 	struct fedge_window *window;
@@ -54,7 +53,7 @@ static __always_inline void report(const struct fedge_peer *peer, __u8 hook)
 	}
 	if (window->sent >= FEDGE_EVENTS_PER_S) {
 		window->suppressed++;
-		count(FEDGE_EVENTS_SUPPRESSED, 1);
+		counts->total[FEDGE_EVENTS_SUPPRESSED]++;
 		return;
 	}
 	window->sent++;
@@ -66,11 +65,11 @@ static __always_inline void report(const struct fedge_peer *peer, __u8 hook)
 	denial.hook = hook;
 	__builtin_memcpy(denial.addr, peer->addr, sizeof(denial.addr));
 	if (ring_out(fedge_deny, &denial, sizeof(denial))) {
-		count(FEDGE_EVENTS_LOST, 1);
+		counts->total[FEDGE_EVENTS_LOST]++;
 		return;
 	}
 	window->suppressed = 0;
-	count(FEDGE_EVENTS_SENT, 1);
+	counts->total[FEDGE_EVENTS_SENT]++;
 }
 
 static __always_inline void set_ipv4(struct fedge_peer *peer, __be32 addr)
@@ -83,15 +82,19 @@ static __always_inline void set_ipv4(struct fedge_peer *peer, __be32 addr)
 static __always_inline int admit_address(struct bpf_sock_addr *ctx, struct fedge_peer *peer, __u8 hook, __u32 allowed,
 					 __u32 denied)
 {
+	struct fedge_counts *counts = this_cpu_counts();
+
+	if (!counts)
+		return DROP;
 	peer->prefixlen = PEER_BITS;
 	peer->port = (__be16)ctx->user_port;
 	peer->protocol = (__u8)ctx->protocol;
 	if (map_get(fedge_allow, peer)) {
-		count(allowed, 1);
+		counts->total[allowed]++;
 		return PASS;
 	}
-	count(denied, 1);
-	report(peer, hook);
+	counts->total[denied]++;
+	report(counts, peer, hook);
 	return DROP;
 }
 
@@ -175,27 +178,34 @@ PROG("cgroup/sendmsg6", fedge_sendmsg6, struct bpf_sock_addr)
 
 PROG("cgroup_skb/egress", fedge_egress, struct __sk_buff)
 {
+	struct fedge_counts *counts = this_cpu_counts();
 	struct fedge_peer peer = {};
 
+	if (!counts)
+		return DROP;
 	if (ctx->protocol == bpf_htons(ETH_P_IP))
 		read_ipv4(ctx, &peer);
 	else if (ctx->protocol == bpf_htons(ETH_P_IPV6))
 		read_ipv6(ctx, &peer);
 	peer.prefixlen = PEER_BITS;
 	if (!peer.port || !map_get(fedge_allow, &peer)) {
-		count(FEDGE_DENIED_EGRESS, 1);
-		report(&peer, FEDGE_AT_EGRESS);
+		counts->total[FEDGE_DENIED_EGRESS]++;
+		report(counts, &peer, FEDGE_AT_EGRESS);
 		return DROP;
 	}
-	count(FEDGE_EGRESS_PACKETS, 1);
-	count(FEDGE_EGRESS_BYTES, ctx->len);
+	counts->total[FEDGE_EGRESS_PACKETS]++;
+	counts->total[FEDGE_EGRESS_BYTES] += ctx->len;
 	return PASS;
 }
 
 PROG("cgroup_skb/ingress", fedge_ingress, struct __sk_buff)
 {
-	count(FEDGE_INGRESS_PACKETS, 1);
-	count(FEDGE_INGRESS_BYTES, ctx->len);
+	struct fedge_counts *counts = this_cpu_counts();
+
+	if (counts) {
+		counts->total[FEDGE_INGRESS_PACKETS]++;
+		counts->total[FEDGE_INGRESS_BYTES] += ctx->len;
+	}
 	return PASS;
 }
 

@@ -13,7 +13,7 @@ enum fedge_hook {
 	FEDGE_AT_EGRESS = 3,  /* a packet that came by another way: dropped */
 };
 
-/* Slots of map fedge_count: every way in and out of the admission programs, monotonic totals. */
+/* Every way in and out of the admission programs; monotonic totals, in slot 0 of map fedge_count. */
 enum fedge_counter {
 	FEDGE_EGRESS_BYTES,
 	FEDGE_EGRESS_PACKETS,
@@ -28,6 +28,11 @@ enum fedge_counter {
 	FEDGE_EVENTS_SUPPRESSED, /* over FEDGE_EVENTS_PER_S */
 	FEDGE_EVENTS_LOST,	 /* the ring was full: nobody reads */
 	FEDGE_COUNTERS,
+};
+
+/* One record a CPU, so that a packet costs one look-up. */
+struct fedge_counts {
+	__u64 total[FEDGE_COUNTERS];
 };
 
 /* Slots of map fedge_tel: machine-wide totals of the telemetry programs. */

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from fedge_agent.kernel import libbpf, tracepoints
 from fedge_agent.kernel.allowlist import Allowed
-from fedge_agent.kernel.cgroup import cgroup_id, filesystem_of
-from fedge_agent.kernel.errors import BpfCallError, BpffsMissingError, KernelLayerError
+from fedge_agent.kernel.cgroup import cgroup2_mount, cgroup_id, filesystem_of
+from fedge_agent.kernel.errors import BpfCallError, BpffsMissingError, CgroupError, KernelLayerError
 from fedge_agent.kernel.programs import MAPS, PROGRAMS, ObjectName, PinnedMap, Program, maps_of, programs_of
 from fedge_agent.kernel.records import PEER
 
@@ -78,6 +78,11 @@ def require_bpffs(pin_dir: Path) -> None:
         raise BpffsMissingError(f"{pin_dir} lies on {kind}, not on a BPF file system; {cure}")
 
 
+def closed_parent(pin_dir: Path) -> Path | None:
+    """The first directory above the pins that other users may not search (systemd mounts /sys/fs/bpf with mode 0700)."""
+    return next((parent for parent in reversed(pin_dir.parents) if not parent.stat().st_mode & 0o001), None)
+
+
 @contextlib.contextmanager
 def _locked(pin_dir: Path) -> Iterator[None]:
     descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY)
@@ -99,6 +104,8 @@ def attach(request: Request) -> tuple[ProgramStatus, ...]:
     """
     require_bpffs(request.pin_dir)
     unit_id = cgroup_id(request.cgroup)
+    if request.cgroup.resolve() == cgroup2_mount():
+        raise CgroupError(f"{request.cgroup} is the root cgroup, the whole machine; name the agent's own cgroup")
     request.pin_dir.mkdir(mode=0o700, exist_ok=True)
     with _locked(request.pin_dir):
         cgroup_fd = os.open(request.cgroup, os.O_RDONLY | os.O_DIRECTORY)
@@ -214,7 +221,7 @@ def link_cgroup_id(pin: Path) -> int | None:
             return None
         raise
     try:
-        return int(libbpf.info(descriptor, libbpf.LinkInfo, str(pin)).cgroup_id)
+        return int(libbpf.link_info(descriptor, str(pin)).cgroup_id)
     finally:
         os.close(descriptor)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from fedge_agent.kernel.errors import BpfCallError, LibbpfMissingError
 
@@ -18,44 +18,8 @@ RingCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 _PrintCallback = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 
 
-Info = TypeVar("Info", "ProgInfo", "MapInfo", "LinkInfo")
-
-
 class _ObjGetOpts(ctypes.Structure):
     _fields_ = (("sz", c_size_t), ("file_flags", c_uint32))
-
-
-class ProgInfo(ctypes.Structure):
-    """The head of struct bpf_prog_info (linux/bpf.h); the kernel fills as much as we pass."""
-
-    _fields_ = (
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("tag", ctypes.c_uint8 * 8),
-        ("jited_prog_len", c_uint32),
-        ("xlated_prog_len", c_uint32),
-        ("jited_prog_insns", c_uint64),
-        ("xlated_prog_insns", c_uint64),
-        ("load_time_ns", c_uint64),
-        ("created_by_uid", c_uint32),
-        ("nr_map_ids", c_uint32),
-        ("map_ids", c_uint64),
-        ("name", ctypes.c_char * 16),
-    )
-
-
-class MapInfo(ctypes.Structure):
-    """The head of struct bpf_map_info."""
-
-    _fields_ = (
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("key_size", c_uint32),
-        ("value_size", c_uint32),
-        ("max_entries", c_uint32),
-        ("map_flags", c_uint32),
-        ("name", ctypes.c_char * 16),
-    )
 
 
 class LinkInfo(ctypes.Structure):
@@ -90,10 +54,8 @@ _INT_CALLS: dict[str, tuple[type, ...]] = {
     "bpf_map__fd": (c_void_p,),
     "bpf_map__set_pin_path": (c_void_p, c_char_p),
     "bpf_link__pin": (c_void_p, c_char_p),
-    "bpf_link__fd": (c_void_p,),
     "bpf_link__destroy": (c_void_p,),
     "bpf_link_update": (c_int, c_int, c_void_p),
-    "bpf_link_get_fd_by_id": (c_uint32,),
     "bpf_prog_get_fd_by_id": (c_uint32,),
     "bpf_obj_get_opts": (c_char_p, POINTER(_ObjGetOpts)),
     "bpf_obj_get_info_by_fd": (c_int, c_void_p, POINTER(c_uint32)),
@@ -190,21 +152,12 @@ def open_pin(path: Path, *, read_only: bool = False) -> int:
     return checked(library().bpf_obj_get_opts(os.fsencode(path), byref(opts)), f"cannot open pin {path}")
 
 
-def info(fd: int, kind: type[Info], what: str) -> Info:
-    """The kernel's description of a BPF object, as a `ProgInfo`, `MapInfo` or `LinkInfo`."""
-    result = kind()
+def link_info(fd: int, name: str) -> LinkInfo:
+    """The kernel's description of a link."""
+    result = LinkInfo()
     length = c_uint32(ctypes.sizeof(result))
-    checked(library().bpf_obj_get_info_by_fd(fd, byref(result), byref(length)), f"no information about {what}")
+    checked(library().bpf_obj_get_info_by_fd(fd, byref(result), byref(length)), f"no information about link {name}")
     return result
-
-
-def program_map_ids(fd: int) -> frozenset[int]:
-    """The kernel ids of the maps a loaded program uses."""
-    ids = (c_uint32 * 64)()
-    result = ProgInfo(nr_map_ids=len(ids), map_ids=ctypes.addressof(ids))
-    length = c_uint32(ctypes.sizeof(result))
-    checked(library().bpf_obj_get_info_by_fd(fd, byref(result), byref(length)), "no information about a program")
-    return frozenset(ids[: result.nr_map_ids])
 
 
 def possible_cpus() -> int:

@@ -112,6 +112,10 @@ def _attach(arguments: argparse.Namespace) -> int:
     programs = attaching.attach(attaching.Request(arguments.pin_dir, cgroup, allow, objects, gid))
     load_ms = round((time.perf_counter() - begin_s) * 1000, 1)
     capabilities.keep_only(())
+    closed = attaching.closed_parent(arguments.pin_dir) if gid is not None else None
+    if closed is not None:
+        cure = f"chmod o+x {closed}, or BindPaths={arguments.pin_dir}:/run/fedge/bpf in the daemon's unit"
+        print(f"fedge-bpf attach: warning: readers cannot pass {closed}; {cure}", file=sys.stderr)  # noqa: T201 - the output
     extra = {"cgroup": str(cgroup), "allowed": [str(a) for a in allow], "load_ms": load_ms}
     _report(programs, arguments, **extra, capabilities=capabilities.effective())
     return 0

@@ -45,11 +45,16 @@ class MapReader:
 
     def network(self) -> dict[Counter, int]:
         """Totals of the admission programs since they were attached."""
-        return {counter: self._sums("fedge_count", len(Counter))[counter] for counter in Counter}
+        self._cpus = self._cpus or libbpf.possible_cpus()
+        totals = (ctypes.c_uint64 * (len(Counter) * self._cpus))()
+        result = libbpf.library().bpf_map_lookup_elem(self._open("fedge_count"), bytes(4), totals)
+        libbpf.checked(result, "cannot read map fedge_count")
+        return {counter: sum(totals[counter :: len(Counter)]) for counter in Counter}
 
     def machine(self) -> dict[MachineCounter, int]:
         """Totals of the telemetry programs."""
-        return {counter: self._sums("fedge_tel", len(MachineCounter))[counter] for counter in MachineCounter}
+        totals = self._sums("fedge_tel", len(MachineCounter))
+        return {counter: totals[counter] for counter in MachineCounter}
 
     def run_queue(self) -> tuple[int, ...]:
         """(32,) counts of run-queue latency by log2 us; stands still while the scheduler probes are off."""

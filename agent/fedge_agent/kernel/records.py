@@ -30,7 +30,7 @@ class Protocol(enum.IntEnum):
 
 
 class Counter(enum.IntEnum):
-    """Slots of map fedge_count, in the order of enum fedge_counter."""
+    """Totals of struct fedge_counts, in the order of enum fedge_counter."""
 
     EGRESS_BYTES = 0
     EGRESS_PACKETS = 1

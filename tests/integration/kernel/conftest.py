@@ -65,7 +65,7 @@ def linked_programs(pin_dir: Path) -> dict[str, tuple[int, int]]:
     for program in PROGRAMS:
         with contextlib.suppress(BpfCallError):
             descriptor = libbpf.open_pin(pin_dir / program.name)
-            info = libbpf.info(descriptor, libbpf.LinkInfo, program.name)
+            info = libbpf.link_info(descriptor, program.name)
             found[program.name] = (info.id, info.prog_id)
             os.close(descriptor)
     return found

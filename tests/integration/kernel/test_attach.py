@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from fedge_agent.kernel import libbpf
+from fedge_agent.kernel.cgroup import cgroup2_mount
 from fedge_agent.kernel.programs import MAPS, PROGRAMS
 
 
@@ -116,8 +117,16 @@ def test_a_pin_directory_that_is_not_on_bpffs_is_refused_with_the_cure(objects, 
     assert "mount -t bpf bpf /sys/fs/bpf" in done.stderr
 
 
-def test_the_root_cgroup_or_no_cgroup_is_refused(fedge_bpf, tmp_path):
+def test_what_is_no_cgroup_of_an_agent_is_refused(fedge_bpf, tmp_path):
     assert "is not a cgroup v2 directory" in fedge_bpf("attach", "--cgroup", str(tmp_path), check=False).stderr
+    assert "the whole machine" in fedge_bpf("attach", "--cgroup", str(cgroup2_mount()), check=False).stderr
+
+
+def test_readers_that_cannot_reach_the_pins_are_warned_about(fedge_bpf, cgroup, pin_dir):
+    pin_dir.parent.chmod(0o700)
+    assert f"chmod o+x {pin_dir.parent}" in fedge_bpf("attach", "--cgroup", str(cgroup), "--reader-gid", "65534").stderr
+    pin_dir.parent.chmod(0o755)
+    assert fedge_bpf("attach", "--cgroup", str(cgroup), "--reader-gid", "65534").stderr == ""
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])
