@@ -32,9 +32,8 @@ from fedge_coordinator.enrolment.errors import BrokerError
 from fedge_coordinator.enrolment.files import PRIVATE, PUBLIC, write_durably
 from fedge_protocol.certificates import coordinator_name
 
-MESSAGE_BYTES: Final = 192 * 1024
+PACKET_BYTES: Final = 192 * 1024
 QUEUED_BYTES: Final = 64 * 1024 * 1024
-_PACKET_OVERHEAD_BYTES: Final = 4096
 _NOT_AUTHORISED: Final = 135
 _RETRY_S: Final = 0.1
 
@@ -103,8 +102,7 @@ def render(
         port=port,
         address=address,
         user_line=f"user {user}\n" if user else "",
-        message_bytes=MESSAGE_BYTES,
-        packet_bytes=MESSAGE_BYTES + _PACKET_OVERHEAD_BYTES,
+        packet_bytes=PACKET_BYTES,
         queued_bytes=QUEUED_BYTES,
     )
     files = BrokerFiles(folder / "mosquitto.conf", folder / "acl", folder / "mosquitto.pid")
