@@ -79,7 +79,7 @@ def require_bpffs(pin_dir: Path) -> None:
 
 
 def closed_parent(pin_dir: Path) -> Path | None:
-    """The first directory above the pins that other users may not search (systemd mounts /sys/fs/bpf with mode 0700)."""
+    """The first directory above the pins that others may not search (systemd mounts /sys/fs/bpf with mode 0700)."""
     return next((parent for parent in reversed(pin_dir.parents) if not parent.stat().st_mode & 0o001), None)
 
 

@@ -168,6 +168,9 @@ class Client:
         print(*words, file=self._process.stdin, flush=True)
         return self._process.stdout.readline().strip()
 
+    def move_to(self, cgroup: Path) -> None:
+        (cgroup / "cgroup.procs").write_text(str(self._process.pid))
+
     def end(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -99,6 +99,16 @@ def test_a_socket_connected_before_the_programs_came_is_silenced(fedge_bpf, cgro
         assert reader.network()[Counter.EGRESS_PACKETS] == 0
 
 
+def test_a_process_that_moves_in_is_guarded_but_keeps_the_sockets_it_was_born_with(fedge_bpf, cgroup, client, udp4):
+    """The known limit of cgroup programs: a socket belongs to the cgroup it was made in (see bpf/README.md)."""
+    fedge_bpf("attach", "--cgroup", str(cgroup))
+    agent = client(None)
+    assert agent.ask("keep", "udp", "127.0.0.1", port_of(udp4)) == "ok"
+    agent.move_to(cgroup)
+    assert agent.ask("send") == "ok"
+    assert agent.ask("keep", "udp", "127.0.0.1", port_of(udp4)) == "EPERM"
+
+
 def test_narrowing_the_policy_cuts_open_connections_and_widening_restores_them(fedge_bpf, cgroup, client, udp4):
     rule = ("--allow", f"127.0.0.1:{port_of(udp4)}/udp")
     fedge_bpf("attach", "--cgroup", str(cgroup), *rule)
