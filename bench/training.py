@@ -189,7 +189,7 @@ def torch_step(spec: ModelSpec) -> Step:
         loss = torch.nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(y))
         loss.backward()
         optimiser.step()
-        return float(loss)
+        return float(loss.item())
 
     return step
 

@@ -69,7 +69,7 @@ def train_locally(
         total = 0.0
         for rows, weight in _batches(random.permutation(chosen), model.batch_size):
             loss = step(samples.x[rows], samples.y[rows], weight)
-            total += loss * np.count_nonzero(weight)
+            total += loss * int(np.count_nonzero(weight))
         losses.append(total / len(chosen))
         if not np.isfinite(losses[-1]):
             raise TrainingError(Reason.DIVERGED, f"loss {losses[-1]} in epoch {epoch}; lower the learning rate")

@@ -15,7 +15,7 @@ from fedge_agent.training.failure import Reason
 MAX_BODY_BYTES = 1 << 20
 HEADER_BYTES = 4
 
-Path = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+PathText = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 Seed = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -35,7 +35,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,32}$")]
     name: Annotated[str, msgspec.Meta(max_length=64)]
-    path: Path
+    path: PathText
 
 
 class Train(Message, tag="train", frozen=True):
@@ -45,8 +45,8 @@ class Train(Message, tag="train", frozen=True):
     `max_samples` rows are used, chosen by `shuffle_seed`, which also orders the epochs.
     """
 
-    graph_path: Path
-    weights_path: Path
+    graph_path: PathText
+    weights_path: PathText
     source: Source
     epochs: Annotated[int, msgspec.Meta(ge=1, le=1000)]
     learning_rate: Positive
@@ -82,7 +82,7 @@ class Mask(Message, tag="mask", frozen=True):
     rotation_seed: Seed
     weight: Annotated[int, msgspec.Meta(ge=1, le=2**16)]
     weight_max: Annotated[int, msgspec.Meta(ge=1, le=2**16)]
-    out_path: Path
+    out_path: PathText
 
     def __repr__(self) -> str:
         return f"Mask(pairs={len(self.pairs)}, suite={self.suite}, levels={self.levels}, out_path={self.out_path!r})"

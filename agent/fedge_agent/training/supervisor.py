@@ -137,7 +137,9 @@ class Worker:
                 raise TrainingError(Reason.TIMEOUT, f"no answer within {timeout_s} s") from error
             except (OSError, PipeError, asyncio.IncompleteReadError) as error:
                 raise TrainingError(Reason.CRASHED, await self._last_words(error)) from error
-            except asyncio.CancelledError:
+            except TrainingError:
+                raise
+            except BaseException:
                 # Whatever the worker answers now would be taken for the answer to the next question.
                 await self._end()
                 raise
@@ -157,7 +159,7 @@ class Worker:
                     if self._on_progress is not None:
                         self._on_progress(reply)
                 case Failed():
-                    raise TrainingError(reply.reason, reply.detail)
+                    raise TrainingError(reply.reason, _printable(reply.detail))
                 case _:
                     raise PipeError(f"the worker answered {type(reply).__name__}")
 
@@ -187,8 +189,11 @@ class Worker:
             await self._stderr_reader
 
     async def _last_words(self, error: Exception) -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIT_GRACE_S):  # its pipe ends before it does, and its own status says more
+                await self._running().wait()
         await self._end()
-        said = self._stderr.decode(errors="replace").strip()
+        said = _printable(self._stderr.decode(errors="replace")).strip()
         return f"exit status {self._running().returncode}: {said or error}"
 
     async def _collect_stderr(self) -> None:
@@ -202,6 +207,11 @@ class Worker:
         if self._process is None:
             raise RuntimeError("the worker is not started: use `async with Worker(...)`")
         return self._process
+
+
+def _printable(text: str) -> str:
+    """Text of a worker, which hostile input may have taken over, without anything that steers a terminal or a log."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def _environment(inherited: os._Environ[str]) -> dict[str, str]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_GRAPH_BYTES = 64 << 20
 MAX_DETAIL_CHARS = 2000
+CPU_DESCRIPTIONS = (Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu"))  # choose the runtime's fast kernels
 EXIT_PIPE, EXIT_ORPHAN = 3, 4
 
 
@@ -82,7 +83,8 @@ class Worker:
         # Python and numpy import modules (codecs, for one) when they first need them.
         modules = (Path(entry) for entry in sys.path if entry)
         measures = self._measures | confine_files(
-            readable=(graph_path, weights_path, data_path, *modules), writable_directory=self._directory
+            readable=(graph_path, weights_path, data_path, *modules, *CPU_DESCRIPTIONS),
+            writable_directory=self._directory,
         )
         model = TrainableModel(_read(graph_path, MAX_GRAPH_BYTES))
         weights = local_update.parse_weights(_read(weights_path, 4 * model.dim + 1), model.dim)

@@ -213,14 +213,26 @@ async def test_a_killed_worker_is_a_crash_and_every_later_request_too(a_round, m
 
 async def test_a_crash_tells_the_last_words(a_round, tmp_path):
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nyes chatter | head -c 100000 >&2; echo the end >&2; exit 7\n")
+    python.write_text("#!/bin/sh\nyes chatter | head -c 100000 >&2; printf '\\033[2Jthe end' >&2; exit 7\n")
     python.chmod(0o755)
     async with Worker(a_round.directory, python=str(python)) as worker:
         with pytest.raises(TrainingError) as refusal:
             await worker.train(a_round.request)
     assert refusal.value.detail.startswith("exit status 7")
-    assert refusal.value.detail.endswith("the end")
+    assert refusal.value.detail.endswith("\n?[2Jthe end")
     assert len(refusal.value.detail) < 5000
+
+
+async def test_a_listener_that_fails_ends_the_worker(a_round, mask_request):
+    def fail(progress):
+        raise ZeroDivisionError
+
+    async with Worker(a_round.directory, on_progress=fail) as worker:
+        with pytest.raises(ZeroDivisionError):
+            await worker.train(a_round.request)
+        with pytest.raises(TrainingError) as refusal:
+            await worker.mask(mask_request)
+    assert refusal.value.reason is Reason.CRASHED
 
 
 async def test_a_frozen_worker_waits_and_goes_on(a_round, mask_request):
