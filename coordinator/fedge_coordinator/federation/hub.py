@@ -31,6 +31,7 @@ from fedge_protocol.messages import (
     Want,
     prekey_statement,
 )
+from fedge_protocol.secagg.x25519 import is_usable
 from fedge_transport.blobs import BlobPublisher
 from fedge_transport.connection import Connection
 from fedge_transport.events import Connected
@@ -218,6 +219,8 @@ class Hub:
                 self._fleet, device, statement.prekey_id, statement.mask_public, statement.channel_public
             )
             verify_raw(message.sender.public_key, statement.signature, signed)
+            if not (is_usable(statement.mask_public) and is_usable(statement.channel_public)):
+                raise RefusedError(Reason.UNKNOWN_PREKEY, f"prekey {statement.prekey_id} has a key of low order")
         added = self._store.prekeys.add(device, [(s.prekey_id, encode(s)) for s in body.statements])
         if added.conflicting:
             raise RefusedError(Reason.EQUIVOCATION, f"prekeys {added.conflicting} were published with other keys")

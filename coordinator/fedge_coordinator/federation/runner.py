@@ -40,7 +40,7 @@ _ABORT_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Parts:
-    """What every runner shares."""
+    """What every runner shares. `finished` is told of each committed round; it publishes and settles."""
 
     fleet: str
     store: Store
@@ -50,6 +50,7 @@ class Parts:
     finisher: Finisher
     observer: Observer
     online: Callable[[], frozenset[str]]
+    finished: Callable[[RoundKey], None]
     clock_ms: Callable[[], int]
     random: Callable[[int], bytes]
 
@@ -159,26 +160,23 @@ class JobRunner:
         await self._parts.post.offer(self.name, NoOffer(job=self.name, next_round=job.next_round, finished=False))
 
     async def _start(self, job: Job) -> Job:
-        spec = parse_model_spec(jobspec.model_section(job.document), "spec.model")
         store = self._parts.store
-        if not job.started:
-            bundle = build_bundle(spec)
-            graph, weights = store.blobs.put(bundle.graph), store.blobs.put(bundle.weights)
-            job = store.jobs.start(job.name, graph, weights)
-        elif job.status is JobStatus.PENDING:
-            job = store.jobs.set_status(job.name, JobStatus.RUNNING)
-        genesis = hashlib.sha256(build_bundle(spec).weights).digest()
+        if job.started:
+            return store.jobs.set_status(job.name, JobStatus.RUNNING)
+        bundle = build_bundle(parse_model_spec(jobspec.model_section(job.document), "spec.model"))
+        graph, weights = store.blobs.put(bundle.graph), store.blobs.put(bundle.weights)
         rewards = job.document.spec.rewards
-        funds = int(rewards.per_round) * job.document.spec.rollout.rounds if rewards is not None else 0
-        await self._parts.settlement.open_job(
-            JobTerms(
-                fleet=self._parts.fleet,
-                job=job.name,
-                spec_hash=job.spec_hash,
-                genesis_model_hash=genesis,
-                initial_funds=funds,
-            )
+        terms = JobTerms(
+            fleet=self._parts.fleet,
+            job=job.name,
+            spec_hash=job.spec_hash,
+            genesis_model_hash=weights,
+            initial_funds=int(rewards.per_round) * job.document.spec.rollout.rounds if rewards is not None else 0,
         )
+        # Recording in settlement needs no network and so does not give way to another task inside the transaction.
+        with store.transaction() as connection:
+            job = store.jobs.start(job.name, graph, weights)
+            await self._parts.settlement.open_job(terms, connection=connection)
         return job
 
     async def _publish_blobs(self, job: Job) -> None:
@@ -312,6 +310,7 @@ class JobRunner:
         await self._parts.publisher.publish(self._parts.store.blobs.get(weights.sha256))
         self._machine = self._key = None
         self._results.announce(plan, outcome, weights)
+        self._parts.finished(key)
         self._tell("round-finished", round=key.round, attempt=key.attempt, **finished.summary)
         if plan.offer.weights.sha256 != weights.sha256:
             await self._parts.publisher.clear(plan.offer.weights.sha256)

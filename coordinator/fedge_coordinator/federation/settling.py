@@ -1,0 +1,103 @@
+"""Keeps settlement moving beside the rounds: registrations, checkpoints, epochs, claims. No round waits for it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from fedge_coordinator.federation.observer import Event, Observer, Value
+from fedge_coordinator.federation.publishing import Publisher
+from fedge_coordinator.settlement.errors import SettlementError
+from fedge_coordinator.settlement.interface import Backlog, Settlement, SignedBinding
+from fedge_coordinator.store import Store
+from fedge_coordinator.store.jobs import Job, JobStatus
+from fedge_protocol.eip712 import job_id
+
+_log = logging.getLogger(__name__)
+_STEP_S: Final = 1.0
+_BUSY_STEP_S: Final = 0.2
+
+
+class Settler:
+    """Carries the backlog. `known_bindings` gives the consent of every present member."""
+
+    def __init__(
+        self,
+        fleet: str,
+        store: Store,
+        settlement: Settlement,
+        publisher: Publisher,
+        observer: Observer,
+        known_bindings: Callable[[], list[SignedBinding]],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._settlement = settlement
+        self._publisher = publisher
+        self._observer = observer
+        self._known_bindings = known_bindings
+        self._clock_ms = clock_ms
+        self._wake = asyncio.Event()
+        self._registered: set[bytes] = set()
+        self._settled: dict[str, int] = {}
+        self._complained: tuple[str, ...] = ()
+        self.backlog: Backlog | None = None
+
+    def poke(self) -> None:
+        """There is something new to carry out."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. A chain that is away only delays; everything stays recorded."""
+        while True:
+            try:
+                await self._step()
+            except SettlementError as error:
+                _log.warning("settlement waits: %s", error)
+            busy = self.backlog is not None and self.backlog.waiting
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(_BUSY_STEP_S if busy else _STEP_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> None:
+        await self._register()
+        for job in self._store.jobs.all():
+            if job.started and job.document.spec.rewards is not None:
+                await self._reward(job)
+        self.backlog = await self._settlement.advance()
+        if self.backlog.blocked and self.backlog.blocked != self._complained:
+            for fault in self.backlog.blocked:
+                _log.error("settlement is blocked: %s", fault)
+        self._complained = self.backlog.blocked
+
+    async def _register(self) -> None:
+        new = [signed for signed in self._known_bindings() if signed.binding.device not in self._registered]
+        if new:
+            await self._settlement.register_devices(new)
+            self._registered |= {signed.binding.device for signed in new}
+
+    async def _reward(self, job: Job) -> None:
+        rewards = job.document.spec.rewards
+        if rewards is None:
+            return
+        name, finished = job_id(self._fleet, job.name), job.next_round - 1
+        due = finished // rewards.epoch_rounds
+        if job.status is JobStatus.FINISHED:
+            due = -(-finished // rewards.epoch_rounds)
+        if due > self._settled.get(job.name, 0):
+            document = await self._settlement.settle_epoch(name)
+            self._settled[job.name] = due
+            if document is not None:
+                self._publisher.epoch_settled(job.name, document)
+                self._tell("epoch-settled", job=job.name, epoch=document.epoch, total=document.total)
+        if self._settled.get(job.name):
+            begun = await self._settlement.claim_all(name)
+            if begun:
+                self._tell("claims-relayed", job=job.name, accounts=begun)
+
+    def _tell(self, name: str, **fields: Value) -> None:
+        self._observer.happened(Event(name, self._clock_ms(), fields))
