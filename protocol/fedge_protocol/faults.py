@@ -41,6 +41,12 @@ def path_text(path: Path) -> str:
     return text.removeprefix(".") or "document"
 
 
+def path_of(text: str) -> Path:
+    """`spec.layers[0]` as `("spec", "layers", 0)`."""
+    parts = re.findall(r"\[(\d+)\]|([^.\[\]]+)", text)
+    return tuple(int(index) if index else name for index, name in parts)
+
+
 def plain_faults(value: object) -> list[Fault]:
     """What keeps a value from being bounded JSON: depth, size, foreign types, non-finite numbers. At most one fault."""
     nodes = 0

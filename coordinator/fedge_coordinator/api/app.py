@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from fedge_coordinator.api.events import WatcherTooSlowError
 from fedge_coordinator.api.operations import FleetOperations
-from fedge_coordinator.api.problems import ProblemKind, RequestRefusedError, answer
+from fedge_coordinator.api.problem import ProblemKind
+from fedge_coordinator.api.problems import RequestRefusedError, answer
 from fedge_coordinator.api.views import Event
 from fedge_coordinator.store.errors import StoreError
 from fedge_protocol import jobspec

@@ -1,14 +1,13 @@
 """Errors of the API as RFC 9457 problems: what happened, and the cure."""
 
 import logging
-from enum import StrEnum
 from http import HTTPStatus
-from typing import Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fedge_coordinator.api.problem import MEDIA_TYPE, FaultView, Problem, ProblemKind, make
 from fedge_coordinator.store.errors import (
     JobStateError,
     ModelChangedError,
@@ -20,43 +19,6 @@ from fedge_protocol.faults import path_text
 from fedge_protocol.jobspec import JobSpecError
 
 _log = logging.getLogger(__name__)
-MEDIA_TYPE: Final = "application/problem+json"
-
-
-class ProblemKind(StrEnum):
-    """The stable name of a problem; the last part of its `type`."""
-
-    NOT_FOUND = "not-found"
-    INVALID_DOCUMENT = "invalid-document"
-    MALFORMED = "malformed"
-    TOO_LARGE = "too-large"
-    MODEL_CHANGED = "model-changed"
-    WRONG_STATE = "wrong-state"
-    UNAVAILABLE = "unavailable"
-    INTERNAL = "internal"
-
-
-class FaultView(msgspec.Struct, frozen=True):
-    """One fault of a document; `path` as in `spec.training.epochs`."""
-
-    path: str
-    message: str
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """The body of an answer that is an error."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    cure: str
-    faults: tuple[FaultView, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """The last part of `type`."""
-        return self.type.rpartition(":")[2]
 
 
 class RequestRefusedError(Exception):
@@ -65,11 +27,6 @@ class RequestRefusedError(Exception):
     def __init__(self, kind: ProblemKind, status: HTTPStatus, detail: str, cure: str) -> None:
         super().__init__(detail)
         self.problem = make(kind, status, detail, cure)
-
-
-def make(kind: ProblemKind, status: HTTPStatus, detail: str, cure: str, faults: tuple[FaultView, ...] = ()) -> Problem:
-    """A problem whose title follows from its kind."""
-    return Problem(f"urn:fedge:problem:{kind}", kind.replace("-", " "), int(status), detail, cure, faults)
 
 
 def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a kind

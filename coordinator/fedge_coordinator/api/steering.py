@@ -3,15 +3,14 @@
 from collections.abc import Callable
 
 from fedge_coordinator.api.events import EventHub
+from fedge_coordinator.api.model_check import check_model
 from fedge_coordinator.api.reads import Balances, PhaseOf, StoreReads, unknown_phase
 from fedge_coordinator.api.views import AppliedView, Event, JobView
-from fedge_coordinator.modelkit.spec import ModelSpecError, parse_model_spec
+from fedge_coordinator.states import JobStatus, Outcome
 from fedge_coordinator.store import Store
 from fedge_coordinator.store.clock import ClockMs, wall_clock_ms
-from fedge_coordinator.store.jobs import JobStatus, Outcome
 from fedge_protocol import jobspec
-from fedge_protocol.faults import Fault
-from fedge_protocol.jobspec import JobSpecError, TrainingJob
+from fedge_protocol.jobspec import TrainingJob
 
 OnChange = Callable[[str], None]
 """Called with a job's name after its document or status has changed and is on disk; must not block."""
@@ -81,16 +80,3 @@ class StoreFleet(StoreReads):
     def _changed(self, name: str, detail: str) -> None:
         self._hub.publish(Event(f"job-{detail}", self._clock_ms(), {"job": name}))
         self._on_change(name)
-
-
-def check_model(job: TrainingJob) -> None:
-    """Refuse a model that the model kit cannot build.
-
-    Raises:
-        JobSpecError: with the path of the entry at fault.
-    """
-    try:
-        parse_model_spec(jobspec.model_section(job), "spec.model")
-    except ModelSpecError as error:
-        message = str(error).removeprefix(f"{error.path}: ")
-        raise JobSpecError([Fault(("spec", "model"), f"{error.path.removeprefix('spec.')}: {message}")]) from error

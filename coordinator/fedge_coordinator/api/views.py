@@ -2,8 +2,7 @@
 
 import msgspec
 
-from fedge_coordinator.store.jobs import JobStatus, Outcome
-from fedge_coordinator.store.journal import RoundStatus
+from fedge_coordinator.states import JobStatus, Outcome, RoundStatus
 from fedge_protocol.jobspec import TrainingJob
 
 

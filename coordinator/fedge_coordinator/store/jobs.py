@@ -1,39 +1,22 @@
 """Jobs: the document in force, where the job stands, and what each round of it brought."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from fedge_coordinator.states import JobStatus, Outcome
 from fedge_coordinator.store.clock import ClockMs
 from fedge_coordinator.store.database import Database
 from fedge_coordinator.store.errors import JobStateError, ModelChangedError, NotFoundError
 from fedge_coordinator.store.tables import jobs, progress
 from fedge_protocol import jobspec
 
+__all__ = ["FIRST_ROUND", "Job", "JobStatus", "Jobs", "Outcome", "Progress"]
+
 FIRST_ROUND: Final = 1
 """The chain's first checkpoint is round 1."""
-
-
-class JobStatus(StrEnum):
-    """Where a job stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    PAUSED = "paused"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class Outcome(StrEnum):
-    """What applying a document did."""
-
-    CREATED = "created"
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
@@ -61,8 +44,8 @@ class Job:
 class Progress:
     """What one finished round brought.
 
-    `metrics` are finite numbers by name, such as accuracy and loss; `checkpoint` and `tx_hash` say where it was settled.
-    `weights`, the blob hash of the model it made (the chain's modelHash), is there when read back.
+    `metrics` are finite numbers by name, such as accuracy and loss. `checkpoint` and `tx_hash` say where it was
+    settled. `weights`, the blob hash of the model it made (the chain's modelHash), is there when read back.
     """
 
     job: str

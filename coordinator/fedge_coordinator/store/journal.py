@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from fedge_coordinator.states import RoundStatus
 from fedge_coordinator.store.clock import ClockMs
 from fedge_coordinator.store.database import Database
 from fedge_coordinator.store.errors import NotFoundError, RoundClosedError, RoundConflictError
 from fedge_coordinator.store.tables import journal, rounds
+
+__all__ = ["JournalEntry", "OpenRound", "RoundJournal", "RoundKey", "RoundStatus", "RoundSummary"]
 
 
 @dataclass(frozen=True, order=True)
@@ -21,14 +23,6 @@ class RoundKey:
     job: str
     round: int
     attempt: int
-
-
-class RoundStatus(StrEnum):
-    """Where a round attempt stands."""
-
-    OPEN = "open"
-    FINISHED = "finished"
-    ABORTED = "aborted"
 
 
 @dataclass(frozen=True)

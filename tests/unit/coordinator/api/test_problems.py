@@ -1,6 +1,7 @@
 import pytest
 
-from fedge_coordinator.api.problems import ProblemKind, problem_of
+from fedge_coordinator.api.problem import ProblemKind
+from fedge_coordinator.api.problems import problem_of
 from fedge_coordinator.store.errors import JobStateError, ModelChangedError, NotFoundError, StoreUnavailableError
 from fedge_protocol.faults import Fault
 from fedge_protocol.jobspec import JobSpecError
