@@ -43,14 +43,13 @@ def confine_process(parent_pid: int, *, nice: int, idle: bool) -> dict[str, str]
     Raises:
         ProcessLookupError: the parent is gone already.
     """
-    measures = {"parent-death": _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)}
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    measures = {"priority": _yield_cpu(nice, idle=idle), "network": _leave_network()}
+    # After that: the kernel forgets both of these when a new user namespace gives a process capabilities.
+    measures["parent-death"] = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    measures["not-dumpable"] = _prctl(_PR_SET_DUMPABLE, 0)
     if os.getppid() != parent_pid:
         raise ProcessLookupError(f"the parent, process {parent_pid}, has ended")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    measures["priority"] = _yield_cpu(nice, idle=idle)
-    measures["network"] = _leave_network()
-    # After unshare: becoming a member of a new user namespace makes a process dumpable again on some kernels.
-    measures["not-dumpable"] = _prctl(_PR_SET_DUMPABLE, 0)
     measures["no-new-privileges"] = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     return measures
 
