@@ -45,7 +45,7 @@ def confine_process(parent_pid: int, *, nice: int, idle: bool) -> dict[str, str]
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     measures = {"priority": _yield_cpu(nice, idle=idle), "network": _leave_network()}
-    # After that: the kernel forgets both of these when a new user namespace gives a process capabilities.
+    # After that, so that no kernel's treatment of a change of credentials can undo them.
     measures["parent-death"] = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     measures["not-dumpable"] = _prctl(_PR_SET_DUMPABLE, 0)
     if os.getppid() != parent_pid:

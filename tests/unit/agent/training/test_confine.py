@@ -75,7 +75,7 @@ def test_an_unprivileged_process_confines_itself(shared):
     assert (found["scheduler"], found["nice"]) == (os.SCHED_IDLE, 7)
 
 
-def test_joining_a_namespace_undoes_neither_the_parents_signal_nor_the_ban_on_dumps(shared):
+def test_the_parents_signal_and_the_ban_on_dumps_are_in_force_after_all_measures(shared):
     found = json.loads(run(shared).stdout)
     assert (found["signal"], found["dumpable"]) == (9, 0)
 
