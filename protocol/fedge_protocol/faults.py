@@ -101,7 +101,8 @@ def _faults(value: object, info: inspect.Type, path: Path) -> Iterator[Fault]:
     if isinstance(info, inspect.UnionType):
         if value is None and info.includes_none:
             return
-        info = next(each for each in info.types if not isinstance(each, inspect.NoneType))
+        kinds = [each for each in info.types if not isinstance(each, inspect.NoneType)]
+        info = kinds[0] if len(kinds) == 1 else info
     if isinstance(info, inspect.StructType):
         yield from _struct_faults(value, info, path)
     elif isinstance(info, inspect.ListType | inspect.VarTupleType):
@@ -257,7 +258,8 @@ def _reads_as(text: str, info: inspect.Type) -> bool:
 
 
 def _did_you_mean(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
+    longer = [name for name in known if key and name.startswith(key)]
+    close = longer or difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
