@@ -22,7 +22,7 @@ from fedge_coordinator.settlement.signer import Signer, Transaction
 
 _log = logging.getLogger(__name__)
 _ALREADY_SENT = ("already known", "already imported", "nonce too low", "replacement transaction underpriced")
-_WAIT_FOR_TIME = frozenset({"RootPending", "PausedUntil", "PauseCooldown"})
+_CURED_BY_TIME_OR_MONEY = frozenset({"RootPending", "PausedUntil", "TotalOutOfRange", "ERC20InsufficientBalance"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class OutboxPolicy:
     max_retry_s: float = 300.0
     max_refusals: int = 12
     max_absences: int = 3
-    lease_s: float = 15.0
+    lease_s: float = 30.0
     fees: FeePolicy = field(default_factory=FeePolicy)
 
 
@@ -94,12 +94,13 @@ class Outbox:
         Raises:
             WrongChainError: when an endpoint serves another chain than configured.
         """
-        if not self._rows.take_lease(self._sender.address, self._holder, self._policy.lease_s):
-            _log.info("another process settles for 0x%s", self._sender.address.hex())
-            return self._rows.backlog()
         try:
-            await confirm(self._rows, self._rpc, self._policy.confirmations)
-            await self._step()
+            while self._rows.take_lease(self._sender.address, self._holder, self._policy.lease_s):
+                await confirm(self._rows, self._rpc, self._policy.confirmations)
+                if not await self._step():
+                    break
+            else:
+                _log.info("another process settles for 0x%s", self._sender.address.hex())
         except (RpcUnavailableError, RpcError) as error:
             _log.warning("settlement waits: %s", error)
         return self._rows.backlog()
@@ -108,15 +109,15 @@ class Outbox:
         """Give the lease back."""
         self._rows.release_lease(self._sender.address, self._holder)
 
-    async def _step(self) -> None:
+    async def _step(self) -> bool:
+        """Carry one row on. Returns whether it was mined, so that the next one can follow at once."""
         row = self._rows.in_flight()
         if row is None:
-            planned = self._rows.next_planned()
-            if planned is None or not await self._sign(planned):
-                return
-            row = self._rows.in_flight()
-        if row is not None and row.not_before_ms <= self._rows.now_ms():
-            await self._carry(row)
+            for planned in self._rows.ready():  # a refused row does not hold up the others
+                if await self._sign(planned):
+                    row = self._rows.in_flight()
+                    break
+        return row is not None and row.not_before_ms <= self._rows.now_ms() and await self._carry(row)
 
     async def _sign(self, row: OutboxRow) -> bool:
         """Estimate, choose a nonce, sign and store. False when the chain refuses, or shows the effect already."""
@@ -127,8 +128,8 @@ class Outbox:
             estimate = await self._rpc.call("eth_estimateGas", self._call_object(row))
         except RpcError as error:
             revert = decode_revert(error.data) if error.data else error
-            waits = isinstance(revert, RevertError) and revert.name in _WAIT_FOR_TIME
-            self._refuse(row, str(revert), counts=not waits)
+            counts = isinstance(revert, RevertError) and revert.name not in _CURED_BY_TIME_OR_MONEY
+            self._refuse(row, str(revert), counts=counts)
             return False
         fee = await suggest_fee(self._rpc, self._policy.fees)
         pending = await self._rpc.call("eth_getTransactionCount", hexed(self._sender.address), "pending")
@@ -153,18 +154,19 @@ class Outbox:
         )
         self._rows.store_signed(row, signed, nonce, gas, fee)
 
-    async def _carry(self, row: OutboxRow) -> None:
-        """Send what is signed, then look for a receipt of any of the row's bids."""
+    async def _carry(self, row: OutboxRow) -> bool:
+        """Send what is signed, then look for a receipt of any of the row's bids. Returns whether there is one."""
         bids = self._rows.signed_transactions(row)
         if row.state == State.SIGNED and not await self._send(row, bids):
-            return
+            return False
         for bid in bids:
             receipt = await find_receipt(self._rpc, bid.tx_hash)
             if receipt is not None:
                 self._fault("before recording the receipt")
                 await self._record(row, bid, receipt)
-                return
+                return True
         await self._insist(row, bids)
+        return False
 
     async def _send(self, row: OutboxRow, bids: list[OutboxRow]) -> bool:
         self._fault("before sending")
@@ -172,7 +174,8 @@ class Outbox:
             await self._rpc.call("eth_sendRawTransaction", hexed(bids[0].raw))
         except RpcError as error:
             if not any(phrase in error.message.lower() for phrase in _ALREADY_SENT):
-                _log.error("%s %d cannot be sent: %s", row.kind, row.number, error.message)
+                if error.message != row.error:
+                    _log.error("%s %d cannot be sent: %s", row.kind, row.number, error.message)
                 self._rows.postpone(row, error.message, self._policy.retry_s)
                 await self._outbid(row, bids)
                 return False
@@ -218,6 +221,7 @@ class Outbox:
         return {"from": hexed(self._sender.address), "to": hexed(row.recipient), "data": hexed(row.calldata)}
 
     def _refuse(self, row: OutboxRow, reason: str, *, counts: bool) -> None:
-        _log.error("%s %d is refused: %s", row.kind, row.number, reason)
+        if reason != row.error:  # said once, not at every try
+            _log.error("%s %d is refused: %s", row.kind, row.number, reason)
         wait_s = min(self._policy.retry_s * 2**row.refusals, self._policy.max_retry_s)
         self._rows.refuse(row, reason, wait_s=wait_s, counts=counts, max_refusals=self._policy.max_refusals)

@@ -101,11 +101,13 @@ class OutboxRows:
         return newest
 
     def in_flight(self) -> OutboxRow | None:
-        """Return the one row that is signed and not yet mined."""
-        return self._first(select(outbox).where(outbox.c.state.in_((State.SIGNED, State.BROADCAST))))
+        """Return the oldest row that is signed and not yet mined (there is one at most, but after a reorganisation)."""
+        query = select(outbox).where(outbox.c.state.in_((State.SIGNED, State.BROADCAST))).order_by(outbox.c.id).limit(1)
+        with self._engine.connect() as connection:
+            return connection.execute(query).one_or_none()
 
-    def next_planned(self) -> OutboxRow | None:
-        """Return the oldest planned row whose time has come and whose predecessor is mined."""
+    def ready(self) -> list[OutboxRow]:
+        """Return the planned rows whose time has come and whose predecessor is mined, the longest waiting first."""
         before = outbox.alias("before")
         query = (
             select(outbox)
@@ -115,8 +117,10 @@ class OutboxRows:
                 outbox.c.not_before_ms <= self.now_ms(),
                 or_(outbox.c.after_id.is_(None), before.c.state.in_(_DONE)),
             )
+            .order_by(outbox.c.not_before_ms, outbox.c.id)
         )
-        return self._first(query)
+        with self._engine.connect() as connection:
+            return list(connection.execute(query))
 
     def mined(self) -> list[OutboxRow]:
         """Return the rows that wait for finality, oldest first."""
@@ -295,10 +299,6 @@ class OutboxRows:
             connection.execute(
                 update(lease).where(lease.c.sender == sender, lease.c.holder == holder).values(until_ms=0)
             )
-
-    def _first(self, query: object) -> OutboxRow | None:
-        with self._engine.connect() as connection:
-            return connection.execute(query.order_by(outbox.c.id).limit(1)).one_or_none()  # type: ignore[attr-defined]
 
     @staticmethod
     def _set(connection: Connection, row: OutboxRow, **values: object) -> None:
