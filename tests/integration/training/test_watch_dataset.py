@@ -132,10 +132,6 @@ def test_a_pickle_that_calls_something_is_refused_even_with_the_right_hash(tmp_p
     assert not sprung.exists()
 
 
-@pytest.mark.xfail(
-    reason="fedge_protocol.faults looks only at the first type of a union, so no layer may name its activation",
-    strict=True,
-)
 def test_the_example_job_is_a_valid_document(job):
     assert parse(yaml.safe_load(JOB.read_text())) == job
 
