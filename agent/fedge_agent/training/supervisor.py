@@ -58,7 +58,7 @@ class Worker:
         nice: int = 19,
         idle: bool = True,
     ) -> None:
-        self._directory = directory
+        self._directory = directory.absolute()  # it becomes the working directory
         self._python = python
         self._cgroup = cgroup
         self._on_progress = on_progress
