@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
@@ -32,6 +32,14 @@ from fedge_protocol.secp256k1 import recover_address
 BINDING_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.32473.1.1")
 MAX_CERTIFICATE_BYTES: Final = 2048
 Address = Annotated[bytes, msgspec.Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
+_UNDECODABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _E = TypeVar("_E", bound=x509.ExtensionType)
 _DID_PREFIX: Final = "did:pkh:eip155:"
 _KNOWN_EXTENSIONS: Final = frozenset(
@@ -307,7 +315,7 @@ def _parse(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # decodes lazily: ask for all parts now, so that nothing below fails in another way
         _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.not_valid_after_utc)
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except _UNDECODABLE as error:
         raise CertificateRefusedError(CertificateReason.MALFORMED, type(error).__name__) from None
     return certificate
 
@@ -328,7 +336,7 @@ def _check_signature(certificate: x509.Certificate, ca: x509.Certificate) -> Non
         if not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):
             raise CertificateRefusedError(CertificateReason.BAD_SIGNATURE, "not ECDSA with SHA-256")
         certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         raise CertificateRefusedError(CertificateReason.BAD_SIGNATURE, "not signed by this fleet's root") from None
 
 
@@ -344,7 +352,7 @@ def _attribute(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str
 def _public_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     try:
         key = certificate.public_key()
-    except ValueError:
+    except (UnsupportedAlgorithm, ValueError):
         raise CertificateRefusedError(CertificateReason.WRONG_KEY_TYPE, "undecodable") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise CertificateRefusedError(CertificateReason.WRONG_KEY_TYPE, f"{type(key).__name__}, not P-256")

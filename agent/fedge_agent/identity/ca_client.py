@@ -58,9 +58,7 @@ class CaClient:
         try:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise CaUnreachableError(
-                f"{self._url} answers something else: {error}; which version is it?"
-            ) from None
+            raise CaUnreachableError(f"{self._url} answers something else: {error}; which version is it?") from None
 
 
 def fetch_ca(url: str, sha256: bytes) -> bytes:
@@ -78,7 +76,7 @@ def fetch_ca(url: str, sha256: bytes) -> bytes:
     if found != sha256:
         raise CaUntrustedError(
             f"the server at {url} shows the root {found.hex()[:16]}..., the token names {sha256.hex()[:16]}...: "
-            "somebody is between this device and the CA, or the token is another CA's; get a new token from the operator"
+            "somebody is between this device and the CA, or the token is another CA's; get a new token"
         )
     return der
 

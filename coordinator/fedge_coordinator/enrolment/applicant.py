@@ -75,7 +75,7 @@ def _requested(csr: bytes) -> tuple[ec.EllipticCurvePublicKey, str]:
         key = request.public_key()
         names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         valid = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise EnrolmentRefusedError(
             EnrolmentReason.BAD_CSR, f"no PKCS#10 ({type(error).__name__})", _MAKE_ANEW
         ) from None

@@ -37,7 +37,7 @@ SERVER: Final = "server.pem"
 _MAINTENANCE_S: Final = 24 * 3600
 _RENEW_BEFORE: Final = timedelta(days=30)
 _MAX_CONNECTIONS: Final = 512
-_SHUTDOWN_S: Final = 5
+_SHUTDOWN_S: Final = 2
 # a caller may ask this often; a hundred devices behind one address enrol in ten seconds
 _PER_S: Final = 10.0
 _BURST: Final = 50.0

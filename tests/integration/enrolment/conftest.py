@@ -5,14 +5,17 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from fedge_agent.identity.enroll import enroll
 from fedge_agent.identity.record import Enrolment
 from fedge_coordinator.enrolment.operator import SocketDesk
@@ -82,6 +85,12 @@ class Ca:
     def device(self, device_id: str) -> DeviceState:
         with self.desk() as desk:
             return next(device for device in desk.devices() if device.device_id == device_id)
+
+    def issued(self, device_id: str) -> int:
+        """How many certificates a device was ever given."""
+        with closing(sqlite3.connect(self.folder / "ca.db")) as database:
+            query = "SELECT count(*) FROM certificates WHERE name = ?"
+            return int(database.execute(query, (device_id,)).fetchone()[0])
 
     def token(self, uses: int = 1, ttl_s: int = 3600) -> str:
         """A token from the running CA, by its socket."""
@@ -190,4 +199,3 @@ def link_broker() -> Callable[[Ca, Broker], None]:
         (ca.folder / "ca.toml").write_text(text)
 
     return link
-

@@ -7,12 +7,13 @@ import paho.mqtt.client as mqtt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fedge_agent.identity.enroll import enroll
-from fedge_coordinator.enrolment.authority import Authority
-from fedge_protocol.certificates import CertificateReason, CertificateRefusedError, verify_device_certificate
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+from fedge_agent.identity.enroll import enroll
+from fedge_coordinator.enrolment.authority import Authority
+from fedge_protocol.certificates import CertificateReason, CertificateRefusedError, verify_device_certificate
 
 NOT_AUTHORISED = 135
 ACCEPTED = {0, 16}  # 16: accepted, and nobody is subscribed
@@ -30,11 +31,14 @@ class Client:
     """One MQTT connection, driven by hand; remembers what happened."""
 
     def __init__(self, port, ca_file, cert, key, *, client_id="", expiry_s=0, will=None):
-        self.acks, self.messages, self.connected, self.ended = [], [], [], []
+        self.acks: list[int] = []
+        self.messages: list[tuple[str, bytes]] = []
+        self.connected: list[int] = []
+        self.ended: list[int] = []
         self.mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         self.mqtt.on_connect = lambda _c, _u, _f, code, _p: self.connected.append(code.value)
         self.mqtt.on_publish = lambda _c, _u, _m, code, _p: self.acks.append(code.value)
-        self.mqtt.on_message = lambda _c, _u, message: self.messages.append((message.topic, message.payload))
+        self.mqtt.on_message = lambda _c, _u, message: self.messages.append((message.topic, bytes(message.payload)))
         self.mqtt.on_disconnect = lambda _c, _u, _f, code, _p: self.ended.append(code.value)
         context = ssl.create_default_context(cafile=str(ca_file))
         context.load_cert_chain(cert, key)
@@ -234,4 +238,3 @@ def test_the_evicting_certificate_is_no_devices(fleet, ca, two):
             certificate.public_bytes(serialization.Encoding.DER), ca=authority.certificate, fleet="lab", now=time.time()
         )
     assert refusal.value.reason is CertificateReason.WRONG_ROLE
-

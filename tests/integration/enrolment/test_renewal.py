@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from fedge_agent.identity import ca_client, keys, record
 from fedge_agent.identity.enroll import enroll
 from fedge_agent.identity.errors import CaUnreachableError, RefusedByCaError
@@ -91,7 +92,7 @@ def test_another_fleets_certificate_fails_in_the_handshake(ca, make_ca, tmp_path
     client = ca_client.CaClient(
         own.record.url, own.record.answer.ca, chain=(stranger.certificate_file, stranger.key_file)
     )
-    with pytest.raises(CaUnreachableError, match="(?i)unknown.ca|closed|reset|eof"):
+    with pytest.raises(CaUnreachableError, match=r"(?i)unknown.ca|closed|reset|eof"):
         client.get(PATH_FLEET, FleetInfo)
 
 
