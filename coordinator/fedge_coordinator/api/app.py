@@ -40,6 +40,7 @@ def build_app(fleet: FleetOperations, *, keepalive_s: float = KEEPALIVE_S) -> St
             Route("/v1/devices/{device}", routes.device),
             Route("/v1/checkpoints", routes.checkpoints),
             Route("/v1/rewards", routes.rewards),
+            Route("/v1/ledger", routes.ledger),
             Route("/v1/events", routes.events),
         ],
         exception_handlers={
@@ -97,6 +98,10 @@ class _Routes:
     async def rewards(self, request: Request) -> Response:
         return _json(await self._fleet.rewards(request.query_params.get("job")))
 
+    async def ledger(self, _request: Request) -> Response:
+        lines = await self._fleet.ledger()
+        return Response(b"".join(line + b"\n" for line in lines), media_type="application/jsonl")
+
     async def events(self, request: Request) -> Response:
         text = request.headers.get("last-event-id") or request.query_params.get("after")
         if text is not None and not (text.isascii() and text.isdecimal() and len(text) <= len(str(2**53))):
@@ -111,9 +116,10 @@ class _Routes:
 
 async def _stream(events: AsyncIterator[Event], keepalive_s: float) -> AsyncIterator[bytes]:
     """Server-sent events (WHATWG HTML, 9.2)."""
-    yield b": watching\n\n"
-    coming: asyncio.Task[Event] | None = None
+    coming: asyncio.Task[Event] | None = asyncio.ensure_future(_next(events))
     try:
+        await asyncio.sleep(0)  # the watcher is registered now: whoever reads the state after this line misses nothing
+        yield b": watching\n\n"
         while True:
             coming = coming or asyncio.ensure_future(_next(events))
             done, _ = await asyncio.wait({coming}, timeout=keepalive_s)

@@ -62,6 +62,10 @@ class FleetOperations(Protocol):
         """Balances of one job, or of all; NotFoundError."""
         ...  # pragma: no cover
 
+    async def ledger(self) -> list[bytes]:
+        """All lines of the local ledger, as an auditor reads them; none when settlement goes to a chain."""
+        ...  # pragma: no cover
+
     def events(self, after: int | None) -> AsyncIterator[Event]:
         """What happens from now on, or from the event after this id."""
         ...  # pragma: no cover

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from sqlalchemy import select
+
 from fedge_coordinator.api.events import EventHub
 from fedge_coordinator.api.views import (
     CheckpointView,
@@ -13,6 +15,7 @@ from fedge_coordinator.api.views import (
     RewardView,
     RoundView,
 )
+from fedge_coordinator.settlement.tables import ledger
 from fedge_coordinator.store import Store
 from fedge_coordinator.store.devices import Device
 from fedge_coordinator.store.errors import NotFoundError
@@ -116,6 +119,11 @@ class StoreReads:
                     for account, balance in balances.items()
                 ]
         return found
+
+    async def ledger(self) -> list[bytes]:
+        """All lines of the local ledger, as an auditor reads them."""
+        with self._store.transaction() as connection:
+            return list(connection.execute(select(ledger.c.line).order_by(ledger.c.sequence)).scalars())
 
     def events(self, after: int | None) -> AsyncIterator[Event]:
         """What happens from now on, or from the event after this id."""

@@ -78,6 +78,10 @@ class ApiClient:
         """Rewards of one job, or of all."""
         return self._ask("GET", "/v1/rewards", list[RewardView], params=_of(job))
 
+    def ledger(self) -> list[bytes]:
+        """All lines of the local ledger; none when settlement goes to a chain."""
+        return self._request("GET", "/v1/ledger").content.splitlines()
+
     def events(self, ready: Callable[[], None]) -> Iterator[Event]:
         """What happens from now on; ends when the coordinator stops. `ready` is called once nothing can be missed."""
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, read=SILENCE_TIMEOUT_S)
@@ -103,18 +107,24 @@ class ApiClient:
         content: bytes | None = None,
         params: dict[str, str] | None = None,
     ) -> _T:
-        try:
-            response = self._client.request(method, path, content=content, params=params)
-        except httpx.TransportError as error:
-            raise self._lost(error) from error
-        if response.status_code != HTTPStatus.OK:
-            raise _refused(response)
+        response = self._request(method, path, content=content, params=params)
         try:
             return msgspec.json.decode(response.content, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CommandError(
                 ExitCode.FAILED, f"the coordinator's answer is not understood: {error}", "use its version of fedgectl"
             ) from error
+
+    def _request(
+        self, method: str, path: str, *, content: bytes | None = None, params: dict[str, str] | None = None
+    ) -> httpx.Response:
+        try:
+            response = self._client.request(method, path, content=content, params=params)
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+        if response.status_code != HTTPStatus.OK:
+            raise _refused(response)
+        return response
 
     def _lost(self, error: httpx.TransportError) -> CommandError:
         return CommandError(

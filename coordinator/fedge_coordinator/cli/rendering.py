@@ -29,6 +29,9 @@ _STYLES: Final = {
     "failed": "red",
     "cancelled": "red",
     "revoked": "red",
+    "ok": "green",
+    "fail": "red",
+    "unchecked": "yellow",
 }
 
 

@@ -18,6 +18,7 @@ _PARTS: Final = {
     "cancel": "steering:cancel",
     "token": "membership:token",
     "devices": "membership:devices",
+    "audit": "auditing:audit",
 }
 
 
