@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -59,7 +59,7 @@ class WorkerTable(_Table, frozen=True):
 
 
 class File(_Table, frozen=True):
-    """The whole file."""
+    """The whole file but `[admission]`, which `AdmissionPolicy` decodes."""
 
     state_dir: Annotated[str, Meta(pattern="^/")] = "/var/lib/fedge"
     runtime_dir: Annotated[str, Meta(pattern="^/")] = "/run/fedge"
@@ -68,7 +68,6 @@ class File(_Table, frozen=True):
     sources: Annotated[dict[str, SourceTable], Meta(max_length=32)] = {}
     kernel: KernelTable = KernelTable()
     worker: WorkerTable = WorkerTable()
-    admission: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -102,12 +101,13 @@ def load(path: Path) -> Config:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
+    marks = plain.pop("admission", {})
     found = faults(plain, File)
     if found:
         raise ConfigError("\n".join(_located(path, text, fault) for fault in found))
     file = msgspec.convert(plain, File)
     try:
-        policy = AdmissionPolicy.from_mapping(file.admission)
+        policy = AdmissionPolicy.from_mapping(marks if isinstance(marks, dict) else {"admission": marks})
     except PolicyValueError as error:
         raise ConfigError(_located(path, text, Fault(("admission",), str(error)))) from None
     return Config(

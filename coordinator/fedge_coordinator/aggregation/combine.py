@@ -12,7 +12,7 @@ from fedge_protocol.secagg.rotation import unrotate
 
 @dataclass(frozen=True)
 class BucketTotal:
-    """One bucket: `total` (padded_dim,) uint16 in the ring, its quantisation levels, the sum of its survivors' weights."""
+    """One bucket: `total` (padded_dim,) uint16 in the ring, its quantisation levels, its survivors' weights."""
 
     total: npt.NDArray[np.uint16]
     levels: int

@@ -73,6 +73,18 @@ class Settler:
             for fault in self.backlog.blocked:
                 _log.error("settlement is blocked: %s", fault)
         self._complained = self.backlog.blocked
+        for job in self._store.jobs.all():
+            if job.started:
+                await self._note_transactions(job)
+
+    async def _note_transactions(self, job: Job) -> None:
+        open_rounds = [row.round for row in self._store.jobs.progress(job.name) if row.tx_hash is None]
+        if not open_rounds:
+            return
+        carried = await self._settlement.carried(job_id(self._fleet, job.name))
+        for round_ in open_rounds:
+            if round_ in carried:
+                self._store.jobs.set_settlement(job.name, round_, tx_hash=carried[round_])
 
     async def _register(self) -> None:
         new = [signed for signed in self._known_bindings() if signed.binding.device not in self._registered]

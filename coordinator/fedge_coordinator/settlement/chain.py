@@ -183,6 +183,10 @@ class ChainSettlement:
         """See `Settlement.advance`."""
         return await self._outbox.advance()
 
+    async def carried(self, job_id: bytes) -> Mapping[int, bytes]:
+        """See `Settlement.carried`."""
+        return self._rows.mined_hashes(PUBLISH, job_id)
+
     async def view(self, job_id: bytes) -> PublicView:
         """See `Settlement.view`."""
         return await self._reader.view(job_id)

@@ -118,6 +118,10 @@ class Settlement(Protocol):
         """Carry the backlog one step further. Call it every second or so, and after recording something."""
         ...  # pragma: no cover
 
+    async def carried(self, job_id: bytes) -> Mapping[int, bytes]:
+        """Return the transaction hash of each round whose checkpoint has been mined; empty without a chain."""
+        ...  # pragma: no cover
+
     async def view(self, job_id: bytes) -> PublicView:
         """Read everything public about a job, as an auditor would."""
         ...  # pragma: no cover

@@ -158,6 +158,10 @@ class LedgerSettlement:
         """Nothing waits: what is recorded is settled."""
         return Backlog(waiting=0, unconfirmed=0, failed=0, oldest_age_s=0.0, blocked=())
 
+    async def carried(self, job_id: bytes) -> Mapping[int, bytes]:  # noqa: ARG002 - of no job
+        """See `Settlement.carried`."""
+        return {}
+
     async def view(self, job_id: bytes) -> PublicView:
         """See `Settlement.view`.
 

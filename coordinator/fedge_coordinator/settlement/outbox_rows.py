@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from fedge_coordinator.settlement.errors import EquivocationError
 from fedge_coordinator.settlement.fees import Fee
 from fedge_coordinator.settlement.interface import Backlog
-from fedge_coordinator.settlement.signer import SignedTransaction
 from fedge_coordinator.settlement.tables import lease, outbox, transactions
+from fedge_coordinator.settlement.transaction import SignedTransaction
 
 OutboxRow = Row[tuple[object, ...]]
 
@@ -252,6 +252,14 @@ class OutboxRows:
         query = select(outbox).where(outbox.c.kind == kind, outbox.c.job_id == job_id, outbox.c.id <= up_to_id)
         with self._engine.connect() as connection:
             return list(connection.execute(query.order_by(outbox.c.id)))
+
+    def mined_hashes(self, kind: str, job_id: bytes) -> dict[int, bytes]:
+        """Return number to transaction hash of a job's mined rows of one kind."""
+        query = select(outbox.c.number, outbox.c.tx_hash).where(
+            outbox.c.kind == kind, outbox.c.job_id == job_id, outbox.c.state.in_(_DONE), outbox.c.tx_hash.is_not(None)
+        )
+        with self._engine.connect() as connection:
+            return {int(number): bytes(tx_hash) for number, tx_hash in connection.execute(query)}
 
     def next_number(self, connection: Connection, kind: str, job_id: bytes) -> int:
         """Return the first free number of a (kind, job)."""
