@@ -11,7 +11,8 @@ from fedge_coordinator.settlement.fees import FeePolicy, suggest_fee
 from fedge_coordinator.settlement.finality import find_receipt
 from fedge_coordinator.settlement.manifest import DeployedContract, Manifest
 from fedge_coordinator.settlement.rpc import JsonRpc, data_bytes, hexed, quantity
-from fedge_coordinator.settlement.signer import Signer, Transaction
+from fedge_coordinator.settlement.signer import Signer
+from fedge_coordinator.settlement.transaction import Transaction
 
 _POLLS = 600
 _POLL_S = 0.1

@@ -18,7 +18,8 @@ from fedge_coordinator.settlement.finality import confirm, find_receipt
 from fedge_coordinator.settlement.interface import Backlog
 from fedge_coordinator.settlement.outbox_rows import OutboxRow, OutboxRows, State
 from fedge_coordinator.settlement.rpc import JsonRpc, data_bytes, hexed, quantity
-from fedge_coordinator.settlement.signer import Signer, Transaction
+from fedge_coordinator.settlement.signer import Signer
+from fedge_coordinator.settlement.transaction import Transaction
 
 _log = logging.getLogger(__name__)
 _ALREADY_SENT = ("already known", "already imported", "nonce too low", "replacement transaction underpriced")

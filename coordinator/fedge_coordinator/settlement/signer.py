@@ -6,41 +6,19 @@ A key-management service implements `Signer`. Zeroising keys in Python memory is
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import coincurve
-from eth_account import Account
 
 from fedge_coordinator.settlement.errors import KeyFileError
+from fedge_coordinator.settlement.transaction import SignedTransaction, Transaction
 from fedge_protocol.keccak import keccak256
 
 KEY_BYTES = 32
+_MAX_FILE_BYTES = 128
 _OPEN_MODE_BITS = 0o077
 _HEX_KEY = re.compile(rb"(?:0x)?([0-9a-fA-F]{64})\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """An EIP-1559 transaction before it is signed; `to` is None for a deployment. Amounts in wei."""
-
-    chain_id: int
-    nonce: int
-    to: bytes | None
-    value_wei: int
-    data: bytes
-    gas: int
-    max_fee_wei: int
-    priority_fee_wei: int
-
-
-@dataclass(frozen=True, slots=True)
-class SignedTransaction:
-    """The bytes to broadcast and the 32-byte hash by which the chain will know them."""
-
-    raw: bytes
-    hash: bytes
 
 
 class Signer(Protocol):
@@ -93,27 +71,16 @@ class LocalSigner:
 
     def sign_transaction(self, transaction: Transaction) -> SignedTransaction:
         """Return the signed EIP-1559 transaction."""
-        fields = {
-            "type": 2,
-            "chainId": transaction.chain_id,
-            "nonce": transaction.nonce,
-            "to": transaction.to if transaction.to is not None else b"",
-            "value": transaction.value_wei,
-            "data": transaction.data,
-            "gas": transaction.gas,
-            "maxFeePerGas": transaction.max_fee_wei,
-            "maxPriorityFeePerGas": transaction.priority_fee_wei,
-        }
-        signed = Account.sign_transaction(fields, self._key.secret)
-        return SignedTransaction(bytes(signed.raw_transaction), bytes(signed.hash))
+        return transaction.signed(self.sign_digest(transaction.digest()))
 
 
 def _read_key(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # NONBLOCK: a pipe in the key's place must not hold the process up
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise KeyFileError(f"key file {path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"key file {path} is not a regular file")
@@ -121,7 +88,9 @@ def _read_key(path: Path) -> bytes:
             raise KeyFileError(f"key file {path} has mode {stat.S_IMODE(status.st_mode):04o}; run chmod 600 on it")
         if status.st_uid not in {0, os.geteuid()}:
             raise KeyFileError(f"key file {path} belongs to uid {status.st_uid}, neither root nor this process's user")
-        content = file.read(128)
+        content = os.read(descriptor, _MAX_FILE_BYTES)
+    finally:
+        os.close(descriptor)
     matched = _HEX_KEY.fullmatch(content)
     if matched:
         return bytes.fromhex(matched[1].decode())

@@ -14,8 +14,9 @@ from fedge_coordinator.settlement.errors import RevertError, WrongChainError
 from fedge_coordinator.settlement.manifest import Manifest, read_manifest, verify_deployment, write_manifest
 from fedge_coordinator.settlement.outbox import OutboxPolicy
 from fedge_coordinator.settlement.rpc import JsonRpc
-from fedge_coordinator.settlement.signer import LocalSigner, Transaction
+from fedge_coordinator.settlement.signer import LocalSigner
 from fedge_coordinator.settlement.tables import transactions
+from fedge_coordinator.settlement.transaction import Transaction
 
 FLEET = make_fleet(3)
 POOR = LocalSigner(b"\x77" * 32)
