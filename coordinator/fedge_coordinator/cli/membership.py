@@ -129,7 +129,8 @@ def _desk(path: Path) -> Iterator[Desk]:
         with SocketDesk(path) as desk:
             yield desk
     except NotFoundError as error:
-        raise CommandError(ExitCode.NOT_FOUND, str(error), "list what there is: fedgectl token list") from error
+        cure = "list what there is: fedgectl token list, fedgectl get devices"
+        raise CommandError(ExitCode.NOT_FOUND, str(error).partition(";")[0], cure) from error
     except BusyError as error:
         raise CommandError(ExitCode.UNREACHABLE, str(error), _START) from error
     except EnrolmentError as error:

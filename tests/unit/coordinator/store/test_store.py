@@ -6,7 +6,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from fedge_coordinator.store import Store, open_store
-from fedge_coordinator.store.errors import StoreUnavailableError
+from fedge_coordinator.store.errors import StoreLockedError, StoreUnavailableError
 from fedge_coordinator.store.migrate import settlement_metadata
 from fedge_coordinator.store.tables import metadata
 
@@ -49,6 +49,15 @@ def test_opening_again_migrates_nothing(store: Store, path: Path):
     store.devices.seen("d")
     store.close()
     assert len(open_store(path).devices.all()) == 1
+
+
+def test_only_one_coordinator_has_a_store_and_the_next_may_when_it_is_gone(tmp_path: Path):
+    first = open_store(tmp_path / "store.db", exclusive=True)
+    with pytest.raises(StoreLockedError, match="another coordinator"):
+        open_store(tmp_path / "store.db", exclusive=True)
+    open_store(tmp_path / "store.db").close()
+    first.close()
+    open_store(tmp_path / "store.db", exclusive=True).close()
 
 
 def test_an_unusable_path_is_named(tmp_path: Path):
