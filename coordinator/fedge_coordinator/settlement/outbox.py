@@ -47,7 +47,7 @@ class OutboxPolicy:
     max_retry_s: float = 300.0
     max_refusals: int = 12
     max_absences: int = 3
-    lease_s: float = 30.0
+    lease_s: float = 15.0
     fees: FeePolicy = field(default_factory=FeePolicy)
 
 

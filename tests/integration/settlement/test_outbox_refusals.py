@@ -12,7 +12,6 @@ from fedge_coordinator.settlement.chain import ChainSettlement
 from fedge_coordinator.settlement.deploy import deploy
 from fedge_coordinator.settlement.errors import RevertError, WrongChainError
 from fedge_coordinator.settlement.manifest import Manifest, read_manifest, verify_deployment, write_manifest
-from fedge_coordinator.settlement.outbox import OutboxPolicy
 from fedge_coordinator.settlement.rpc import JsonRpc
 from fedge_coordinator.settlement.signer import LocalSigner
 from fedge_coordinator.settlement.tables import transactions
@@ -252,5 +251,10 @@ async def test_gas_for_a_round_does_not_depend_on_the_fleet(build, clock, rpc: J
     assert abs(used[0] - used[1]) < 1_000
 
 
-def test_a_policy_without_confirmations_waits_for_the_finalized_tag():
-    assert OutboxPolicy().confirmations is None
+async def test_without_a_depth_the_chains_own_finalized_block_decides(build, clock, rpc: JsonRpc):
+    settlement = build(policy=dataclasses.replace(POLICY, confirmations=None))
+    await settlement.open_job(job_terms(funds=0))
+    backlog = await advance(settlement, clock)
+    assert (backlog.waiting, backlog.unconfirmed) == (0, 2)
+    await rpc.call("anvil_mine", "0x80")
+    assert (await settlement.advance()).unconfirmed == 0
