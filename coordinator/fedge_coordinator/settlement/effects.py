@@ -76,6 +76,8 @@ class Effects:
         return bool(max(pool[4][2], pool[5][2]) >= row.number)
 
     async def _claimed(self, row: OutboxRow) -> bool:
+        if (await self._pool(row))[4][2] > row.number:
+            return True  # a newer root is active: this proof can never hold again, and the newer claims include it
         (claims,) = load(REWARDS).decode_call("claimMany", row.calldata)
         return all([(await self._read(REWARDS, "claimedOf", row.job_id, entry[1]))[0] >= entry[2] for entry in claims])
 
