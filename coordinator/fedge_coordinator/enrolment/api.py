@@ -119,7 +119,8 @@ class Api:
             page = await run_in_threadpool(self._registrar.page, after)
         return Response(cose.encode(page), media_type="application/cbor")
 
-    async def _crl(self, _request: Request) -> Response:
+    async def _crl(self, request: Request) -> Response:
+        self._hold_back(_caller(request))
         return Response(await run_in_threadpool(self._registrar.crl_pem), media_type="application/x-pem-file")
 
     def _hold_back(self, caller: str) -> None:

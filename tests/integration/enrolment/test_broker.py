@@ -154,7 +154,7 @@ def test_a_device_reads_its_own_messages_offers_and_blobs_and_nobody_elses(fleet
 
 
 def test_a_device_cannot_take_over_another_devices_session(fleet, two):
-    first = connect(fleet, two[0], expiry_s=60)
+    first = connect(fleet, two[0], client_id=two[0].device_id, expiry_s=60)
     second = connect(fleet, two[1], client_id=two[0].device_id, expiry_s=60)
     assert second.publish(up(two[1])) in ACCEPTED
     assert first.publish(up(two[0])) in ACCEPTED
