@@ -2,7 +2,7 @@
 
 Whoever has seen a head can tell whether a later log extends it, so a CA that shows one coordinator or device another
 fleet than the next is caught as soon as the two compare heads: two signed heads of one length and different hashes are
-the proof. The chain is linear, not a tree: a follower reads every entry, some 700 bytes each, once.
+the proof. The chain is linear, not a tree: a follower reads every entry, some 900 bytes each, once.
 """
 
 import hashlib
