@@ -12,13 +12,12 @@ Usage: bench/secagg.py [--json] [--repeats N] [--suite 1|2] [--flower-python PAT
 
 import argparse
 import json
-import platform
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -37,6 +36,7 @@ from fedge_protocol.secagg.params import BucketParams, Suite
 from fedge_protocol.secagg.prekeys import generate
 from fedge_protocol.secagg.quantise import coordinate_range_for, dequantise_sum, quantise
 from fedge_protocol.secagg.rotation import padded_dim, rotate, unrotate
+from figures import bar, machine, table
 
 DIM: Final = 100_000
 CLIP_NORM: Final = 1.0
@@ -216,34 +216,6 @@ def _medians(watches: list[Stopwatch]) -> dict[str, float]:
     return {name: round(median(watch.spent_ms[name] for watch in watches), 3) for name in watches[0].spent_ms}
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.machine())
-    return {
-        "cpu": model,
-        "cores": sum(line.startswith("processor") for line in info),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "cryptography": version("cryptography"),
-    }
-
-
-def bar(name: str, unit: str, value: float, limit: float, peer_value: float | None = None) -> dict[str, Any]:
-    """One line of the result; `peer_value` is None when the peer was not run."""
-    return {
-        "name": name,
-        "unit": unit,
-        "value": round(value, 3),
-        "bar": limit,
-        "better": "lower",
-        "ok": value <= limit,
-        "peer": "Flower SecAgg+",
-        "peer_value": None if peer_value is None else round(peer_value, 3),
-    }
-
-
 def run_flower(python: str) -> dict[str, Any] | None:
     """What `peers/flower_secagg.py` prints for n = 32, or None when this interpreter has no flwr."""
     if subprocess.run([python, "-c", "import flwr"], check=False, capture_output=True).returncode:
@@ -268,11 +240,11 @@ def measure(suite: Suite, repeats: int, flower_python: str) -> dict[str, Any]:
         "bench": "secagg",
         "machine": machine(),
         "bars": [
-            bar("device, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.device_ms, 12, peer["client_ms"]),
-            bar("server, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.server_ms, 20, peer["server_ms"]),
-            bar("device, n = 1000 in buckets, d = 1e5, 10 % drop-outs", "ms CPU", large.device_ms, 12),
-            bar("server, n = 1000 in buckets, d = 1e5, 10 % drop-outs", "s CPU", large.server_ms / 1e3, 0.9),
-            bar(
+            _bar("device, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.device_ms, 12, peer["client_ms"]),
+            _bar("server, n = 32, d = 1e5, 2 drop-outs", "ms CPU", small.server_ms, 20, peer["server_ms"]),
+            _bar("device, n = 1000 in buckets, d = 1e5, 10 % drop-outs", "ms CPU", large.device_ms, 12),
+            _bar("server, n = 1000 in buckets, d = 1e5, 10 % drop-outs", "s CPU", large.server_ms / 1e3, 0.9),
+            _bar(
                 "masked vector, d = 1e5",
                 "x of float32",
                 upload_ratio,
@@ -291,22 +263,27 @@ def measure(suite: Suite, repeats: int, flower_python: str) -> dict[str, Any]:
     }
 
 
+def _bar(name: str, unit: str, value: float, limit: float, peer_value: float | None = None) -> dict[str, Any]:
+    return bar(name, unit, value, limit, peer="Flower SecAgg+", peer_value=peer_value)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="CPU time of secure aggregation")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of the bucket of 32 (default 5)")
     parser.add_argument("--suite", type=int, default=1, choices=[1, 2], help="1 ChaCha20 (default), 2 AES-128-CTR")
-    parser.add_argument("--flower-python", default=sys.executable, help="interpreter that has flwr (default: this one)")
+    parser.add_argument(
+        "--flower-python",
+        default=os.environ.get("FEDGE_FLOWER_PYTHON", sys.executable),
+        help="interpreter that has flwr (default: $FEDGE_FLOWER_PYTHON, or this one)",
+    )
     arguments = parser.parse_args()
     result = measure(Suite(arguments.suite), arguments.repeats, arguments.flower_python)
     if arguments.json:
         print(json.dumps(result))
         return
-    for line in result["bars"]:
-        verdict = "ok" if line["ok"] else "MISSED"
-        peer = "" if line["peer_value"] is None else f"{line['peer']} {line['peer_value']}"
-        print(f"{line['name']:56} {line['value']:>9} {line['unit']:12} bar {line['bar']:<6} {verdict:7} {peer}")
+    print(table(result["bars"]))
     print(f"peer: {result['details']['peer']}")
     for part in ("device_ms_n32", "server_ms_n32", "server_ms_n1000"):
         print(part, json.dumps(result["details"][part]))

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from fedge_agent.training.pipe import Source, Train
 from fedge_agent.training.supervisor import Worker
 from fedge_coordinator.modelkit.bundle import build_bundle
 from fedge_coordinator.modelkit.spec import ModelSpec, parse_model_spec
+from figures import bar, machine, table
 
 Float32 = npt.NDArray[np.float32]
 Step = Callable[[Float32, Float32], float]
@@ -48,10 +48,9 @@ def main() -> int:
     if options.json:
         print(json.dumps(result))
     else:
-        for bar in result["bars"]:
-            print(f"{bar['name']}: {bar['value']} {bar['unit']} (bar {bar['bar']}; {bar['peer']} {bar['peer_value']})")
+        print(table(result["bars"]))
         print(json.dumps(result["details"], indent=2))
-    return 0 if all(bar["ok"] for bar in result["bars"]) else 1
+    return 0 if all(line["ok"] for line in result["bars"]) else 1
 
 
 def measure() -> dict[str, Any]:
@@ -84,21 +83,18 @@ def measure() -> dict[str, Any]:
             raise SystemExit(f"{name} does not compute the same losses as tflite")
     cpu_us = interleaved_medians(steps, x, y)
     peer = "torch" if "torch" in cpu_us else "numpy"
-    value = cpu_us["tflite"]
     return {
         "bench": "training",
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+        "machine": machine(),
         "bars": [
-            {
-                "name": "training step, MLP 64-32-10, batch 16",
-                "unit": "us CPU",
-                "value": round(value, 1),
-                "bar": STEP_BAR_US,
-                "better": "lower",
-                "ok": value <= STEP_BAR_US,
-                "peer": f"{peer} (same losses)",
-                "peer_value": round(cpu_us[peer], 1),
-            }
+            bar(
+                "training step, MLP 64-32-10, batch 16",
+                "us CPU",
+                cpu_us["tflite"],
+                STEP_BAR_US,
+                peer=f"{peer} (same losses)",
+                peer_value=cpu_us[peer],
+            )
         ],
         "details": {
             "step_cpu_us": {name: round(us, 1) for name, us in cpu_us.items()},
