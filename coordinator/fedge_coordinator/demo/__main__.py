@@ -143,8 +143,11 @@ def _wait_settled(stage: Stage, scenario: Scenario, api: Api) -> None:
 
 
 def _audit(stage: Stage) -> dict[str, Any]:
-    config = str(stage.folder / "coordinator.toml")
-    found = json.loads(run([program("fedgectl"), "audit", JOB, "--config", config, "-o", "json"]))
+    command = [program("fedgectl"), "audit", JOB, "--published", str(stage.published)]
+    command += ["-f", str(stage.folder / "job.yaml"), "-o", "json", "--socket", str(stage.socket)]
+    if stage.chain_url is not None:
+        command += ["--rpc", stage.chain_url, "--manifest", str(stage.manifest)]
+    found = json.loads(run(command))
     statuses = [finding["status"] for finding in found["findings"]]
     return {"passed": statuses.count("ok"), "failed": statuses.count("fail")}
 

@@ -21,7 +21,7 @@ class Display:
     """`say` adds a line; once `watch` was called the devices are shown and refreshed."""
 
     def __init__(self, rounds: int) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._rounds = rounds
         self._lines: list[str] = []
         self._devices: list[Device] = []

@@ -29,5 +29,6 @@ def find(name: str) -> str | None:
 
 def anvil() -> str | None:
     """The local chain: on the PATH, or installed by npm in contracts/."""
-    own = REPOSITORY / "contracts" / "node_modules" / ".bin" / "anvil"
-    return shutil.which("anvil") or (str(own) if own.exists() else None)
+    packages = REPOSITORY / "contracts" / "node_modules" / "@foundry-rs"
+    own = next(iter(sorted(packages.glob("anvil-*/bin/anvil"))), None)
+    return shutil.which("anvil") or (str(own) if own is not None else None)

@@ -41,6 +41,7 @@ class Stage:
     children: Children
     socket: Path
     published: Path
+    manifest: Path
     devices: list[Device] = field(default_factory=list)
     parts_off: dict[str, str] = field(default_factory=dict)
     kernel: KernelStage | None = None
@@ -75,6 +76,7 @@ class Builder:
             children=Children(logs),
             socket=folder / "api.sock",
             published=folder / "coordinator" / "published",
+            manifest=self._manifest,
         )
 
     def build(self) -> Stage:
@@ -105,7 +107,9 @@ class Builder:
             return
         self._say("starting the chain (anvil) and deploying the contracts")
         port = free_port()
-        child = self.stage.children.start("anvil", [anvil, "--port", str(port), "--silent"])
+        child = self.stage.children.start(
+            "anvil", [anvil, "--port", str(port), "--silent", "--block-time", "1", "--mixed-mining"]
+        )
         wait_until(lambda: accepts(port), "anvil", timeout_s=20, child=child)
         url = self.stage.chain_url = f"http://127.0.0.1:{port}"
         sender = run([program("fedge-coordinator"), "keys", str(self._keys)]).splitlines()[1].split()[-1]
@@ -207,6 +211,7 @@ class Builder:
             "readySeconds": 60,
             "phaseSeconds": 4,
         }
+        spec["rewards"]["epochRounds"] = options.rounds
         spec["privacy"]["floor"] = max(2, options.devices - 3)
         self.stage.job_document = document
         path = self.stage.folder / "job.yaml"
