@@ -133,7 +133,7 @@ class StoreReads:
         return self._store.jobs.all() if job is None else [self._store.jobs.get(job)]
 
     def _job_view(self, job: Job) -> JobView:
-        open_rounds = [each for each in self._store.journal.rounds(job.name) if each.status is RoundStatus.OPEN]
+        open_attempt = self._store.journal.open_attempt(job.name)
         last = self._store.jobs.progress(job.name, last=1)
         cohort = job.document.spec.cohort
         return JobView(
@@ -142,7 +142,7 @@ class StoreReads:
             reason=job.reason,
             next_round=job.next_round,
             rounds=job.document.spec.rollout.rounds,
-            phase=self._phase_of(open_rounds[-1].key) if open_rounds else "",
+            phase="" if open_attempt is None else self._phase_of(open_attempt),
             cohort_minimum=cohort.minimum,
             cohort_target=cohort.target,
             below_secure_floor=job.document.below_secure_floor,

@@ -275,7 +275,7 @@ def _row(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
 def _job(row: Row[tuple[object, ...]]) -> Job:
     return Job(
         name=row.name,
-        document=jobspec.parse(msgspec.json.decode(row.document)),
+        document=msgspec.json.decode(row.document, type=jobspec.TrainingJob),
         spec_hash=row.spec_hash,
         status=JobStatus(row.status),
         reason=row.reason,

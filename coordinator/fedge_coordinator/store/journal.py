@@ -128,6 +128,18 @@ class RoundJournal:
             ).all()
             return [OpenRound(key, row.plan, tuple(_entries(connection, key))) for row in keys if (key := _key(row))]
 
+    def open_attempt(self, job: str) -> RoundKey | None:
+        """The attempt of a job that is open now, the latest if there are several."""
+        statement = (
+            select(rounds.c.job, rounds.c.round, rounds.c.attempt)
+            .where(rounds.c.status == RoundStatus.OPEN, rounds.c.job == job)
+            .order_by(rounds.c.round.desc(), rounds.c.attempt.desc())
+            .limit(1)
+        )
+        with self._database.transaction() as connection:
+            row = connection.execute(statement).one_or_none()
+            return None if row is None else _key(row)
+
     def entries(self, key: RoundKey) -> list[JournalEntry]:
         """The entries of an attempt in order, also when it is over (until `prune`)."""
         with self._database.transaction() as connection:

@@ -78,6 +78,8 @@ def test_history_counts_attempts_and_entries(store: Store):
     store.journal.open(RoundKey("digits", 1, 1), b"plan")
     store.journal.open(RoundKey("other", 1, 7), b"plan")
     assert store.journal.last_attempt("digits", 1) == 1
+    assert store.journal.open_attempt("digits") == RoundKey("digits", 1, 1)
+    assert store.journal.open_attempt("nothing") is None
     assert store.journal.last_attempt("digits", 2) is None
     assert [(each.key.attempt, each.status, each.entries) for each in store.journal.rounds("digits")] == [
         (0, RoundStatus.ABORTED, 2),
