@@ -71,7 +71,7 @@ class LocalSigner:
 
     def sign_transaction(self, transaction: Transaction) -> SignedTransaction:
         """Return the signed EIP-1559 transaction."""
-        return transaction.signed(self.sign_digest(transaction.digest()))
+        return transaction.signed(self._key.secret)
 
 
 def _read_key(path: Path) -> bytes:

@@ -1,20 +1,14 @@
-"""EIP-1559 transactions as bytes: RLP over the nine fields, the type byte in front (EIP-2718, Yellow Paper appendix B).
+"""EIP-1559 transactions, signed by eth-account."""
 
-Written out here because importing eth-account costs 25 MB and half a second, and raises the interpreter's recursion
-limit to 100,000 (py_ecc), at which hostile nested JSON overflows the C stack of the whole process.
-"""
-
-from collections.abc import Sequence
+import sys
 from dataclasses import dataclass
 
-from fedge_protocol.keccak import keccak256
+# py_ecc, which eth-account imports, raises the recursion limit to 100,000, at which hostile nested JSON overflows the
+# C stack of the whole process. It is put back.
+_RECURSION_LIMIT = sys.getrecursionlimit()
+from eth_account import Account  # noqa: E402
 
-_TYPE = b"\x02"
-_LONGEST_SHORT = 55
-_SINGLE_BYTE_BELOW = 0x80
-_STRING, _LIST = 0x80, 0xC0
-
-Item = bytes | Sequence["Item"]
+sys.setrecursionlimit(_RECURSION_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +24,21 @@ class Transaction:
     max_fee_wei: int
     priority_fee_wei: int
 
-    def digest(self) -> bytes:
-        """Return the 32 bytes that the sender signs."""
-        return keccak256(_TYPE + rlp(self._fields()))
-
-    def signed(self, signature: bytes) -> "SignedTransaction":
-        """Return the transaction with a 65-byte signature (r, s, v in {27, 28}) of its digest."""
-        parts = (signature[64] - 27, int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"))
-        raw = _TYPE + rlp([*self._fields(), *(_number(part) for part in parts)])
-        return SignedTransaction(raw, keccak256(raw))
-
-    def _fields(self) -> list[Item]:
-        numbers = (self.chain_id, self.nonce, self.priority_fee_wei, self.max_fee_wei, self.gas)
-        no_access_list: list[Item] = []
-        return [
-            *(_number(value) for value in numbers),
-            self.to or b"",
-            _number(self.value_wei),
-            self.data,
-            no_access_list,
-        ]
+    def signed(self, secret: bytes) -> "SignedTransaction":
+        """Return the transaction signed with a 32-byte key; the same bytes every time (RFC 6979)."""
+        fields = {
+            "type": 2,
+            "chainId": self.chain_id,
+            "nonce": self.nonce,
+            "to": self.to or b"",
+            "value": self.value_wei,
+            "data": self.data,
+            "gas": self.gas,
+            "maxFeePerGas": self.max_fee_wei,
+            "maxPriorityFeePerGas": self.priority_fee_wei,
+        }
+        signed = Account.sign_transaction(fields, secret)
+        return SignedTransaction(bytes(signed.raw_transaction), bytes(signed.hash))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +47,3 @@ class SignedTransaction:
 
     raw: bytes
     hash: bytes
-
-
-def rlp(item: Item) -> bytes:
-    """Return the Recursive Length Prefix encoding of bytes or of a list."""
-    if isinstance(item, bytes):
-        if len(item) == 1 and item[0] < _SINGLE_BYTE_BELOW:
-            return item
-        return _prefixed(_STRING, item)
-    return _prefixed(_LIST, b"".join(rlp(entry) for entry in item))
-
-
-def _prefixed(kind: int, payload: bytes) -> bytes:
-    if len(payload) <= _LONGEST_SHORT:
-        return bytes([kind + len(payload)]) + payload
-    length = _number(len(payload))
-    return bytes([kind + _LONGEST_SHORT + len(length)]) + length + payload
-
-
-def _number(value: int) -> bytes:
-    """Return a non-negative integer big-endian without leading zeros; zero is empty."""
-    return value.to_bytes((value.bit_length() + 7) // 8, "big")
