@@ -11,12 +11,14 @@ from pathlib import Path
 import click
 
 from fedge_coordinator import service
+from fedge_coordinator.command_help import as_written
 from fedge_coordinator.config import DEFAULT_PATH, ConfigError, load
 from fedge_coordinator.settlement.deploy import DeploymentTerms, deploy
 from fedge_coordinator.settlement.errors import SettlementError
 from fedge_coordinator.settlement.manifest import write_manifest
 from fedge_coordinator.settlement.rpc import JsonRpc
 from fedge_coordinator.settlement.signer import LocalSigner
+from fedge_coordinator.store.errors import StoreError
 
 _EX_CONFIG = 78
 _COMMITTEE_KEY = "committee.key"
@@ -48,7 +50,7 @@ def run(path: Path) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         sys.exit(service.run(config))
-    except (SettlementError, OSError) as error:
+    except (SettlementError, StoreError, OSError) as error:
         click.echo(f"fedge-coordinator: {error}", err=True)
         sys.exit(1)
 
@@ -99,3 +101,6 @@ def deploy_command(url: str, folder: Path, out: Path, activation_delay: int, tok
     except SettlementError as error:
         raise click.ClickException(str(error)) from None
     click.echo(json.dumps(json.loads(out.read_text())["contracts"], indent=2))
+
+
+as_written(main)

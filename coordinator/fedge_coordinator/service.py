@@ -35,6 +35,7 @@ from fedge_coordinator.federation.runner import JobRunner, Parts
 from fedge_coordinator.federation.settling import Settler
 from fedge_coordinator.metrics import Metrics
 from fedge_coordinator.settlement.chain import ChainSettlement
+from fedge_coordinator.settlement.errors import RpcUnavailableError
 from fedge_coordinator.settlement.interface import Settlement
 from fedge_coordinator.settlement.ledger import LedgerSettlement
 from fedge_coordinator.settlement.manifest import read_manifest, verify_deployment
@@ -69,7 +70,7 @@ class _Service:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._stop = asyncio.Event()
-        self._runs: dict[str, asyncio.Task[None]] = {}
+        self._events = EventHub()
         self._group: asyncio.TaskGroup | None = None
 
     async def serve(self) -> int:
@@ -77,7 +78,7 @@ class _Service:
             asyncio.get_running_loop().add_signal_handler(signum, self._stop.set)
         config, notifier = self._config, sdnotify.SystemdNotifier()
         async with AsyncExitStack() as stack:
-            store = open_store(Path(config.state_dir) / "coordinator.db")
+            store = open_store(Path(config.state_dir) / "coordinator.db", exclusive=True)
             stack.callback(store.close)
             store.devices.all_offline()
             settlement = await self._settlement(store, stack)
@@ -94,6 +95,7 @@ class _Service:
             notifier.notify("READY=1")
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             notifier.notify("STOPPING=1")
+            self._events.close()  # open watches would hold the shutdown up
             for task in (serving, stopping):
                 task.cancel()
             with suppress(asyncio.CancelledError):
@@ -117,7 +119,11 @@ class _Service:
             return ledger
         manifest = read_manifest(Path(config.chain.manifest))
         rpc = await stack.enter_async_context(JsonRpc(config.chain.urls, chain_id=manifest.chain_id))
-        await verify_deployment(rpc, manifest)
+        try:
+            await verify_deployment(rpc, manifest)
+        except RpcUnavailableError as error:
+            # Rounds go on without the chain; the client uses no endpoint before it has compared the chain id.
+            _log.warning("the deployment could not be checked, settlement waits: %s", error)
         sender = LocalSigner.from_file(Path(config.chain.sender_key))
         chain = ChainSettlement(engine, rpc, manifest, committee=committee, sender=sender)
         stack.callback(chain.close)
@@ -125,7 +131,7 @@ class _Service:
 
     def _build(self, store: Store, settlement: Settlement, connection: Connection, source: HttpsSource) -> None:
         group, config = self._started(), self._config
-        events, metrics = EventHub(), Metrics(_version())
+        events, metrics = self._events, Metrics(_version())
         observer = Observing(events, metrics)
         metrics.watch_store(store)
         metrics.certificate_expires(_certificate_expiry(Path(config.identity.cert)))
@@ -135,7 +141,7 @@ class _Service:
             ca=Path(config.identity.ca),
             fleet=config.fleet,
             clock=time.time,
-            on_change=lambda entry: _membership_changed(entry, store, settler),
+            on_change=lambda entry: _membership_changed(entry, store, settler, hub),
         )
         settler = Settler(
             config.fleet,
@@ -230,8 +236,10 @@ async def _follow(members: Members, source: HttpsSource) -> None:
     await members.follow(source)
 
 
-def _membership_changed(entry: Entry, store: Store, settler: Settler) -> None:
+def _membership_changed(entry: Entry, store: Store, settler: Settler, hub: Hub) -> None:
     store.devices.set_revoked(entry.device_id, revoked=entry.change is Change.REVOKED)
+    if entry.change is not Change.REVOKED:
+        hub.member_joined(entry.device_id)
     settler.poke()
 
 

@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 import click
 
 from fedge_coordinator.cli.failures import CommandError, ExitCode
+from fedge_coordinator.command_help import as_written
 
 _PARTS: Final = {
     "apply": "applying:apply",
@@ -35,15 +36,7 @@ class _Parts(click.Group):
         part = getattr(import_module(f"fedge_coordinator.cli.{module}"), name)
         if not isinstance(part, click.Command):
             raise TypeError(f"{_PARTS[cmd_name]} is no command")
-        return _as_written(part)
-
-
-def _as_written(command: click.Command) -> click.Command:
-    r"""Let `\b` of a raw docstring be what click takes for "do not wrap what follows"."""
-    command.help = (command.help or "").replace("\\b\n", "\b\n")
-    for part in command.commands.values() if isinstance(command, click.Group) else ():
-        _as_written(part)
-    return command
+        return as_written(part)
 
 
 @click.group(cls=_Parts, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -73,7 +66,7 @@ def fedgectl() -> None:
     """
 
 
-_as_written(fedgectl)
+as_written(fedgectl)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from rich.console import Console
 from rich.table import Table
 
+from fedge_coordinator.command_help import as_written
 from fedge_coordinator.enrolment import broker, desk, server, settings
 from fedge_coordinator.enrolment.authority import private_pem
 from fedge_coordinator.enrolment.errors import EnrolmentError
@@ -307,3 +308,6 @@ def _show_rows(output: str, rows: list[dict[str, object]]) -> None:
 
 if __name__ == "__main__":
     main()
+
+
+as_written(main)

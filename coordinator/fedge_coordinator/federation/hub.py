@@ -67,11 +67,16 @@ class Hub:
         self._uploads = Uploads()
         self._online: set[str] = set()
         self._wanted: asyncio.Queue[bytes] = asyncio.Queue()
+        self._joined: asyncio.Queue[str] = asyncio.Queue()
         self._after: list[Callable[[], None]] = []
 
     def online(self) -> frozenset[str]:
         """Devices whose birth was the last that was heard of them."""
         return frozenset(self._online)
+
+    def member_joined(self, device: str) -> None:
+        """The CA has entered a device: its birth may have come, and been refused, before that was known here."""
+        self._joined.put_nowait(device)
 
     async def run(self) -> None:
         """Serve until cancelled. An error that is no refusal ends the coordinator: it restarts from its journal."""
@@ -80,6 +85,7 @@ class Hub:
             group.create_task(self._watch_connection())
             group.create_task(self._receive())
             group.create_task(self._answer_wants())
+            group.create_task(self._greet())
 
     async def _watch_connection(self) -> None:
         first = True
@@ -96,6 +102,15 @@ class Hub:
     async def _answer_wants(self) -> None:
         while True:
             await self._publisher.want(await self._wanted.get())
+
+    async def _greet(self) -> None:
+        """Have the broker send the retained births of new members again, which a fresh subscription makes it do."""
+        while True:
+            filters = [topics.presence(self._fleet, await self._joined.get())]
+            while not self._joined.empty():
+                filters.append(topics.presence(self._fleet, self._joined.get_nowait()))
+            await self._connection.subscribe(*filters)
+            await self._connection.unsubscribe(*filters)
 
     async def _receive(self) -> None:
         inbox = self._connection.incoming()

@@ -244,6 +244,7 @@ class JobRunner:
             seal_private=seal_private,
             rotation_seed=parts.random(32),
             opened_ms=now_ms,
+            floor=spec.privacy.floor or 0,
         )
 
     async def _resume(self, unfinished: OpenRound) -> None:

@@ -70,4 +70,6 @@ class MaskedPhase(Phase):
         """On to the survivors' signatures, when enough uploaded."""
         if len(self._masked) < self.seating.params.threshold:
             return self.aborted("too-few-vectors")
+        if len(self._masked) < self.seating.plan.floor:
+            return self.aborted("below-privacy-floor")
         return SurvivorsPhase(self.seating, now_ms, self._shares, self._masked)

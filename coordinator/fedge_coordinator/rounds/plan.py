@@ -3,7 +3,7 @@
 import hashlib
 
 from fedge_protocol.cose import encode
-from fedge_protocol.ids import Counter, Fleet, Key32
+from fedge_protocol.ids import Counter, Fleet, Key32, Small
 from fedge_protocol.messages import Body, Offer
 
 
@@ -11,7 +11,8 @@ class RoundPlan(Body, frozen=True):
     """One attempt at one round of a job.
 
     `seed` opens the offer's commitment and places devices into buckets; `seal_private` is the X25519 key behind the
-    offer's `seal_key`; `rotation_seed` the shared rotation of the update. `opened_ms` is Unix milliseconds.
+    offer's `seal_key`; `rotation_seed` the shared rotation of the update. `opened_ms` is Unix milliseconds. A bucket whose
+    sum would hold fewer than `floor` updates is aborted.
     """
 
     fleet: Fleet
@@ -20,6 +21,7 @@ class RoundPlan(Body, frozen=True):
     seal_private: Key32
     rotation_seed: Key32
     opened_ms: Counter
+    floor: Small
 
     @property
     def offer_hash(self) -> bytes:

@@ -4,7 +4,7 @@ Messages go through their real encoding and real signatures' places; certificate
 issuing them belongs to enrolment's own tests.
 """
 
-import datetime
+import datetime as dt
 import hashlib
 import os
 from collections import deque
@@ -56,7 +56,7 @@ PHASE_S = 10
 
 def certificate_of(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -64,7 +64,7 @@ def certificate_of(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=900))
+        .not_valid_after(now + dt.timedelta(days=900))
     )
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
@@ -149,6 +149,7 @@ class Fleet:
             seal_private=seal_key.private_bytes_raw(),
             rotation_seed=os.urandom(32),
             opened_ms=self.now_ms,
+            floor=0,
         )
         self.coordinator = RoundMachine(self.plan, self.blobs.__getitem__)
         for device in self.devices:
