@@ -11,8 +11,8 @@ class RoundPlan(Body, frozen=True):
     """One attempt at one round of a job.
 
     `seed` opens the offer's commitment and places devices into buckets; `seal_private` is the X25519 key behind the
-    offer's `seal_key`; `rotation_seed` the shared rotation of the update. `opened_ms` is Unix milliseconds. A bucket whose
-    sum would hold fewer than `floor` updates is aborted.
+    offer's `seal_key`; `rotation_seed` the shared rotation of the update. `opened_ms` is Unix milliseconds. A bucket
+    whose sum would hold fewer than `floor` updates is aborted.
     """
 
     fleet: Fleet
