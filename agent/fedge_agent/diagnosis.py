@@ -7,6 +7,7 @@ from fedge_agent.config import Config
 from fedge_agent.identity import record
 from fedge_agent.identity.errors import IdentityError
 from fedge_agent.kernel.doctor import Check, Grade, run_checks
+from fedge_agent.kernel.link import LinkError, default_routes, describe
 
 _DAY_S = 86_400
 
@@ -18,6 +19,7 @@ def run_all(config: Config) -> tuple[Check, ...]:
         _enrolment(config),
         *(_source(name, Path(source.path)) for name, source in sorted(config.sources.items())),
         *run_checks(Path(config.kernel.pin_dir)),
+        _link(),
     )
 
 
@@ -31,6 +33,16 @@ def _enrolment(config: Config) -> Check:
     if left_s <= 0:
         return Check("enrolment", Grade.FAIL, detail, "fedge-agent enroll --again TOKEN")
     return Check("enrolment", Grade.OK, detail)
+
+
+def _link() -> Check:
+    try:
+        routes = default_routes()
+    except LinkError as error:
+        return Check("link", Grade.WARN, str(error), "apt install --reinstall fedge-agent")
+    if not routes:
+        return Check("link", Grade.WARN, "no default route", "connect this device to a network")
+    return Check("link", Grade.OK, describe(routes))
 
 
 def _source(name: str, path: Path) -> Check:
