@@ -14,13 +14,17 @@ IP = shutil.which("ip") or shutil.which("ip", path="/usr/sbin:/sbin")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace; run as root")
 @pytest.mark.skipif(IP is None, reason="needs ip; apt install iproute2")
 def test_the_default_routes_of_a_namespace_are_found_the_preferred_one_first():
-    script = (
-        f"{IP} link add wwan0 type veth peer name far0 && {IP} link add lan0 type veth peer name far1 && {IP} link set wwan0 up && {IP} link set far0 up && "
-        f"{IP} link set lan0 up && {IP} link set far1 up && {IP} addr add 192.0.2.1/24 dev lan0 && {IP} addr add 198.51.100.1/24 dev wwan0 && "
-        f"{IP} route add default via 198.51.100.2 dev wwan0 metric 700 && "
-        f"{IP} route add default via 192.0.2.2 dev lan0 metric 100 && "
-        f"exec {sys.executable} -m fedge_agent.kernel.link"
-    )
+    commands = [
+        "link add wwan0 type veth peer name far0",
+        "link add lan0 type veth peer name far1",
+        *(f"link set {name} up" for name in ("wwan0", "far0", "lan0", "far1")),
+        "addr add 192.0.2.1/24 dev lan0",
+        "addr add 198.51.100.1/24 dev wwan0",
+        "route add default via 198.51.100.2 dev wwan0 metric 700",
+        "route add default via 192.0.2.2 dev lan0 metric 100",
+    ]
+    steps = " && ".join(f"{IP} {command}" for command in commands)
+    script = f"{steps} && exec {sys.executable} -m fedge_agent.kernel.link"
     told = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert [(r["interface"], r["family"], r["metric"], r["metered"]) for r in json.loads(told)] == [
         ("lan0", "ipv4", 100, False),
