@@ -4,6 +4,7 @@ import json
 import os
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ FLEET = "demo"
 JOB = "watch"
 _JOB_FILE = programs.REPOSITORY / "deploy" / "examples" / "watch-training-job.yaml"
 _WEI = 10**20
+_ENROL_AT_ONCE = 2
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Builder:
         self._broker()
         self._coordinator()
         self._devices()
-        self._apply_job()
+        self._write_job()
         return self.stage
 
     def _data(self) -> None:
@@ -195,11 +197,14 @@ class Builder:
             device.confinement = place
             stage.devices.append(device)
         self._say(f"enrolling {len(stage.devices)} devices, a token each")
-        for device in stage.devices:
-            token = run([program("fedge-ca"), "token", "create", "--dir", str(self._ca)]).strip()
-            fleet_module.enroll(device, token)
+        with ThreadPoolExecutor(_ENROL_AT_ONCE) as pool:
+            list(pool.map(self._enroll, stage.devices))
 
-    def _apply_job(self) -> None:
+    def _enroll(self, device: Device) -> None:
+        token = run([program("fedge-ca"), "token", "create", "--dir", str(self._ca)]).strip()
+        fleet_module.enroll(device, token)
+
+    def _write_job(self) -> None:
         options = self.stage.options
         document = yaml.safe_load(_JOB_FILE.read_text())
         spec = document["spec"]
