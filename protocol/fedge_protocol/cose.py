@@ -86,8 +86,7 @@ def verify_raw(key: ec.EllipticCurvePublicKey, signature: bytes, statement: byte
 
 def sign(key: ec.EllipticCurvePrivateKey, body: bytes, context: bytes) -> bytes:
     """A COSE_Sign1 message around `body`; `context` from `context_of`."""
-    signature = sign_raw(key, _to_be_signed(body, context))
-    return cbor2.dumps(cbor2.CBORTag(_TAG, [_PROTECTED, {}, body, signature]), canonical=True)
+    return _wrapped(body, sign_raw(key, _to_be_signed(body, context)))
 
 
 def open_signed(message: bytes, *, max_bytes: int = MAX_BODY_BYTES + 256) -> tuple[bytes, bytes]:
@@ -109,6 +108,8 @@ def open_signed(message: bytes, *, max_bytes: int = MAX_BODY_BYTES + 256) -> tup
         raise RefusedError(Reason.UNSUPPORTED, "only ES256 without further headers")
     if not isinstance(body, bytes) or not isinstance(signature, bytes):
         raise RefusedError(Reason.MALFORMED, "body or signature is no byte string")
+    if _wrapped(body, signature) != message:  # ACKs name a message by its hash, so it has one form only
+        raise RefusedError(Reason.MALFORMED, "not the deterministic encoding")
     return body, signature
 
 
@@ -125,3 +126,7 @@ def verify(message: bytes, key: ec.EllipticCurvePublicKey, context: bytes) -> by
 
 def _to_be_signed(body: bytes, context: bytes) -> bytes:
     return cbor2.dumps(["Signature1", _PROTECTED, context, body], canonical=True)
+
+
+def _wrapped(body: bytes, signature: bytes) -> bytes:
+    return cbor2.dumps(cbor2.CBORTag(_TAG, [_PROTECTED, {}, body, signature]), canonical=True)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from fedge_protocol.ids import (
+    PRINTABLE_PATTERN,
     Address20,
     Counter,
     DeviceId,
@@ -36,8 +37,8 @@ Indices = Annotated[tuple[Index, ...], Meta(max_length=MAX_BUCKET)]
 Sealed = Annotated[bytes, Meta(min_length=16, max_length=256)]
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e9)]
-ReasonText = Annotated[str, Meta(pattern="^[a-z-]{1,32}$")]
-Detail = Annotated[str, Meta(max_length=256)]
+ReasonText = Annotated[str, Meta(pattern=r"^[a-z-]{1,32}\Z")]
+Detail = Annotated[str, Meta(max_length=256, pattern=PRINTABLE_PATTERN)]
 
 
 class Up(StrEnum):
@@ -108,7 +109,8 @@ class Offer(Body, frozen=True):
     """Retained: the open round of a job. `ready_deadline` is Unix seconds on the coordinator's clock.
 
     `seed_commitment` is SHA-256 of the bucket seed that ROUND reveals; `seal_key` an X25519 key of this round for
-    confidential parts (HPKE); `chain_id` and `registry` name the EIP-712 domain of the receipts (both zero without a chain).
+    confidential parts (HPKE); `chain_id` and `registry` name the EIP-712 domain of the receipts (both zero without a
+    chain).
     """
 
     version: Annotated[int, Meta(ge=1, le=1)]
@@ -149,7 +151,7 @@ class PrekeyStatement(Body, frozen=True):
 
 
 class Prekeys(Body, frozen=True):
-    """Up: fresh prekeys, and the ids still held, so that both sides agree on what is left."""
+    """Up: fresh prekeys. A device uses its prekeys in the order of their ids."""
 
     statements: Annotated[tuple[PrekeyStatement, ...], Meta(min_length=1, max_length=MAX_PREKEYS)]
 
@@ -301,11 +303,11 @@ class Abort(Body, frozen=True):
 class Ack(Body, frozen=True):
     """Both ways: the message with this SHA-256 is committed (`refused` empty) or refused for good."""
 
-    kind: Annotated[str, Meta(pattern="^[a-z-]{1,24}$")]
+    kind: Annotated[str, Meta(pattern=r"^[a-z-]{1,24}\Z")]
     round: Counter
     attempt: Small
     sha256: Hash32
-    refused: Annotated[str, Meta(pattern="^[a-z-]{0,32}$")]
+    refused: Annotated[str, Meta(pattern=r"^[a-z-]{0,32}\Z")]
 
 
 class Want(Body, frozen=True):

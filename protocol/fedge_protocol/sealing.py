@@ -15,8 +15,15 @@ _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
 
 
 def seal(public: bytes, plain: bytes, context: bytes) -> bytes:
-    """Seal `plain` to a raw X25519 public key (32 bytes); `context` is HPKE's info. Adds 48 bytes."""
-    return _SUITE.encrypt(plain, X25519PublicKey.from_public_bytes(public), info=context)
+    """Seal `plain` to a raw X25519 public key (32 bytes); `context` is HPKE's info. Adds 48 bytes.
+
+    Raises:
+        RefusedError: `malformed`, when the key is no X25519 key or one of low order.
+    """
+    try:
+        return _SUITE.encrypt(plain, X25519PublicKey.from_public_bytes(public), info=context)
+    except ValueError:
+        raise RefusedError(Reason.MALFORMED, "cannot be sealed to this key") from None
 
 
 def unseal(private: bytes, sealed: bytes, context: bytes) -> bytes:
