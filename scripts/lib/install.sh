@@ -1,6 +1,5 @@
 # shellcheck shell=bash
 # Sourced: brings a fresh Debian 12 or 13 machine to where this repository's scripts work; quick when nothing is missing.
-#   install_all run check   installs for these purposes; Python always
 # What cannot be had is said, with its cure, and left out; only without Python there is no going on.
 
 # shellcheck source=scripts/lib/steps.sh
@@ -85,7 +84,7 @@ build_bpf() {
     logged bpf "apt-get install clang llvm libbpf-dev linux-libc-dev make, then make -C bpf" make -s -C "$ROOT/bpf" || true
 }
 
-# install_all PURPOSE...: `run` is what the system itself needs, `check` the linters.
+# install_all PURPOSE...: Python always; `run` adds what the system itself needs, `check` the linters.
 install_all() {
     local purpose packages=("${BASE_PACKAGES[@]}")
     mkdir -p "$CACHE"
@@ -102,7 +101,7 @@ install_all() {
         fi
         need_packages "${packages[@]}"
         install_python || return
-        install_npm
+        (($# == 0)) || install_npm
         [[ " $* " != *" run "* ]] || build_bpf
     } 9>"$CACHE/install.lock"
 }
