@@ -31,9 +31,9 @@ interface IAggregatorCommittee {
     error TooManyMembers(uint256 members, uint256 limit);
 
     /// @notice Replaces members and threshold. Only the admin.
-    /// @param members Strictly ascending, none zero; externally owned accounts or ERC-1271 contracts.
-    /// @param threshold Between 1 and the number of members.
-    function setCommittee(address[] calldata members, uint256 threshold) external;
+    /// @param newMembers Strictly ascending, none zero; externally owned accounts or ERC-1271 contracts.
+    /// @param newThreshold Between 1 and the number of members.
+    function setCommittee(address[] calldata newMembers, uint256 newThreshold) external;
 
     /// @notice Reverts unless at least `threshold()` members signed `digest`, and every given signature is good.
     /// @param digest EIP-712 digest of the attested structure.
