@@ -32,10 +32,11 @@ from fedge_protocol.secagg.bucket_sum import BucketSum
 from fedge_protocol.secagg.buckets import assign
 from fedge_protocol.secagg.masking import mask
 from fedge_protocol.secagg.member import MaskSeeds, Member, Peer, Shares, UnmaskShare
+from fedge_protocol.secagg.padding import coordinate_range_for, padded_dim
 from fedge_protocol.secagg.params import BucketParams, Suite
 from fedge_protocol.secagg.prekeys import generate
-from fedge_protocol.secagg.quantise import coordinate_range_for, dequantise_sum, quantise
-from fedge_protocol.secagg.rotation import padded_dim, rotate, unrotate
+from fedge_protocol.secagg.quantise import dequantise_sum, quantise
+from fedge_protocol.secagg.rotation import rotate, unrotate
 from figures import bar, machine, table
 
 DIM: Final = 100_000

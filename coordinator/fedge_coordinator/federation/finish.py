@@ -21,7 +21,7 @@ from fedge_coordinator.store.jobs import Job, Progress
 from fedge_coordinator.store.journal import RoundKey, RoundStatus
 from fedge_protocol import jobspec
 from fedge_protocol.messages import BlobRef
-from fedge_protocol.secagg.quantise import coordinate_range_for
+from fedge_protocol.secagg.padding import coordinate_range_for
 
 
 @dataclass(frozen=True)

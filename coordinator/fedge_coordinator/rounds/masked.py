@@ -13,9 +13,7 @@ from fedge_protocol.eip712 import Domain, Receipt
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import Down, Inbound, Masked, Shares
 from fedge_protocol.receipts import verify_receipt
-from fedge_protocol.secagg.rotation import padded_dim
-
-_RING_BYTES = 2
+from fedge_protocol.secagg.padding import masked_bytes
 
 
 class MaskedPhase(Phase):
@@ -35,7 +33,7 @@ class MaskedPhase(Phase):
         if seat not in self._shares:
             raise RefusedError(Reason.OUT_OF_PHASE, "MASKED without SHARES")
         offer = self.seating.plan.offer
-        expected = padded_dim(offer.dim) * _RING_BYTES
+        expected = masked_bytes(offer.dim)
         if body.vector.size != expected:
             raise RefusedError(Reason.BAD_UPDATE, f"{body.vector.size} bytes, {expected} expected")
         receipt = Receipt(

@@ -15,8 +15,8 @@ from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import Entrant, Round, Seat
 from fedge_protocol.secagg.buckets import assign
 from fedge_protocol.secagg.member import Peer
+from fedge_protocol.secagg.padding import coordinate_range_for
 from fedge_protocol.secagg.params import BucketParams, Suite
-from fedge_protocol.secagg.quantise import coordinate_range_for
 
 
 @dataclass(frozen=True)

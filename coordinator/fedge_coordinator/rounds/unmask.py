@@ -13,7 +13,7 @@ from fedge_protocol.sealing import unseal
 from fedge_protocol.secagg.bucket_sum import BucketSum
 from fedge_protocol.secagg.errors import SecAggError
 from fedge_protocol.secagg.member import UnmaskShare
-from fedge_protocol.secagg.rotation import padded_dim
+from fedge_protocol.secagg.padding import padded_dim
 
 
 class UnmaskPhase(Phase):

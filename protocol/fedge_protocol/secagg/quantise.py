@@ -7,7 +7,7 @@ leaves -levels..levels, and nothing depends on how a machine rounds its addition
 
 import os
 from collections.abc import Callable
-from math import isfinite, sqrt
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -18,15 +18,8 @@ from fedge_protocol.secagg.kdf import derive
 from fedge_protocol.secagg.labels import ROUNDING
 from fedge_protocol.secagg.params import RING_HALF, Suite
 from fedge_protocol.secagg.prg import Keystream
-from fedge_protocol.secagg.rotation import MAX_BLOCK, padded_dim
 
 FRACTION_BITS: Final = 16
-SIGMAS: Final = 6
-
-
-def coordinate_range_for(clip_norm: float, dim: int) -> float:
-    """6 * clip_norm / sqrt(min(padded_dim(dim), 4096)): six standard deviations when a block holds the whole norm."""
-    return SIGMAS * clip_norm / sqrt(min(padded_dim(dim), MAX_BLOCK))
 
 
 def _check(*, coordinate_range: float, levels: int, weight: int, weight_max: int) -> None:

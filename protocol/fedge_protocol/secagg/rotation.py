@@ -9,7 +9,7 @@ The blocks of 4096 are interleaved: coordinate i of block j is at i * blocks + j
 """
 
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +17,11 @@ import numpy.typing as npt
 from fedge_protocol.secagg.errors import BadInput
 from fedge_protocol.secagg.kdf import derive
 from fedge_protocol.secagg.labels import ROTATION
+from fedge_protocol.secagg.padding import MAX_BLOCK, MIN_BLOCK, padded_dim
 from fedge_protocol.secagg.params import Suite
 from fedge_protocol.secagg.prg import Keystream
 
-MAX_BLOCK: Final = 4096
-MIN_BLOCK: Final = 64
-
 Floats = TypeVar("Floats", np.float32, np.float64)
-
-
-def padded_dim(dim: int) -> int:
-    """Coordinates after rotation: `dim` rounded up to a multiple of 64."""
-    return -(-dim // MIN_BLOCK) * MIN_BLOCK
 
 
 def blocks(padded: int) -> list[tuple[int, int]]:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from fedge_protocol.secagg.errors import BadInput
 from fedge_protocol.secagg.masking import accumulate, expand, mask
+from fedge_protocol.secagg.padding import coordinate_range_for, padded_dim
 from fedge_protocol.secagg.params import Suite
-from fedge_protocol.secagg.quantise import coordinate_range_for, dequantise_sum, quantise
-from fedge_protocol.secagg.rotation import blocks, padded_dim, rotate, unrotate
+from fedge_protocol.secagg.quantise import dequantise_sum, quantise
+from fedge_protocol.secagg.rotation import blocks, rotate, unrotate
 
 SEED = b"rotation seed of the round......"
 
