@@ -85,8 +85,9 @@ def _play(folder: Path, options: Options) -> tuple[dict[str, Any], list[Any]]:
 def _rounds(stage: Stage, display: Display) -> tuple[dict[str, Any], list[Any]]:
     for part, reason in stage.parts_off.items():
         display.say(f"off: {part}: {reason}")
-    scenario = Scenario(stage.devices, stage.children, stage.options.seed, stage.options.rounds, display.say)
-    api, feed = Api(stage.socket), EventFeed(stage.socket, scenario.take)
+    api, options = Api(stage.socket), stage.options
+    scenario = Scenario(stage.devices, stage.children, api, options.seed, options.rounds, display.say)
+    feed = EventFeed(stage.socket, scenario.take)
     feed.start()
     try:
         display.say(f"starting {len(stage.devices) - 1} agents; device {scenario.late.number} will join late")

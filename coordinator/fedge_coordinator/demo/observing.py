@@ -29,6 +29,16 @@ class Api:
         answer.raise_for_status()
         return answer.json()
 
+    def post(self, path: str) -> Any:
+        """Ask for an action; returns the JSON answer.
+
+        Raises:
+            httpx.HTTPError: no answer, or a refusal.
+        """
+        answer = self._client.post(path)
+        answer.raise_for_status()
+        return answer.json()
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()

@@ -1,21 +1,29 @@
 """What goes wrong on purpose: a device that joins late, one that is killed in mid-round, one that its owner pauses.
 
-All of it follows from the seed, so that a run can be repeated.
+All of it follows from the seed, so that a run can be repeated; for that the operator pauses the job while a device
+starts, or it would depend on the machine's speed in which round the device takes part.
 """
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fedge_coordinator.api.views import Event
 from fedge_coordinator.demo import fleet
 from fedge_coordinator.demo.fleet import Device
+from fedge_coordinator.demo.observing import Api
 from fedge_coordinator.demo.processes import Children
+from fedge_coordinator.demo.stage import JOB
 
 _LATE_AFTER_ROUND = 2
+_KILL_IN_ROUND = 4
+_PAUSE_IN_ROUND = 6
 _PAUSE_S = 1.5
 _PAUSE_AFTER_S = 0.8
+_ONLINE_TIMEOUT_S = 60.0
+_POLL_S = 0.1
 
 
 @dataclass
@@ -47,16 +55,18 @@ class Scenario:
     """Reacts to events. `say` tells people."""
 
     def __init__(
-        self, devices: list[Device], children: Children, seed: int, rounds: int, say: Callable[[str], None]
+        self, devices: list[Device], children: Children, api: Api, seed: int, rounds: int, say: Callable[[str], None]
     ) -> None:
         order = random.Random(seed).sample(range(len(devices)), len(devices))  # noqa: S311 - a repeatable choice
         self.tally = Tally()
         self.late = devices[order[0]]
         self.victim = devices[order[1]]
         self.paused = devices[order[2 % len(order)]]
-        self._kill_in_round = min(4, rounds)
-        self._pause_in_round = min(6, rounds)
-        self._devices, self._children, self._say = devices, children, say
+        self._kill_in_round = min(_KILL_IN_ROUND, rounds)
+        self._pause_in_round = min(_PAUSE_IN_ROUND, rounds)
+        self._starts = {min(_LATE_AFTER_ROUND, rounds - 1): self.late, self._kill_in_round: self.victim}
+        self._last = rounds
+        self._devices, self._children, self._api, self._say = devices, children, api, say
         self._killed = False
 
     def start_devices(self) -> None:
@@ -71,6 +81,8 @@ class Scenario:
         match event.name:
             case "round-opened":
                 tally.open_round, tally.phase = int(fields["round"] or 0), "training"
+                if tally.open_round in self._starts and tally.open_round < self._last:
+                    self._api.post(f"/v1/jobs/{JOB}/pause")  # the open round goes on to its end
                 if tally.open_round == self._pause_in_round:
                     threading.Timer(_PAUSE_AFTER_S, self._pause).start()
             case "input":
@@ -114,12 +126,21 @@ class Scenario:
             },
         )
         tally.rounds.append(result)
-        if result.round == _LATE_AFTER_ROUND:
-            fleet.start(self.late, self._children)
-            self._say(f"device {self.late.number} joins late")
-        if self._killed and self.victim.child is not None and not self.victim.child.running:
-            fleet.start(self.victim, self._children)
-            self._say(f"device {self.victim.number} starts again")
+        device = self._starts.get(result.round)
+        if device is not None and result.round < self._last:
+            threading.Thread(target=self._start_between_rounds, args=(device,), name="start", daemon=True).start()
+
+    def _start_between_rounds(self, device: Device) -> None:
+        fleet.start(device, self._children)
+        self._say(f"device {device.number} {'joins late' if device is self.late else 'starts again'}")
+        deadline = time.monotonic() + _ONLINE_TIMEOUT_S
+        while not self._online(device) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self._api.post(f"/v1/jobs/{JOB}/resume")
+
+    def _online(self, device: Device) -> bool:
+        known = {entry["device"]: entry for entry in self._api.get("/v1/devices")}.get(device.name)
+        return known is not None and known["online"] and known["prekeysFresh"] > 0
 
     def _pause(self) -> None:
         if self.paused.ask("pause") is not None:
