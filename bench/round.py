@@ -76,7 +76,22 @@ STORED_PEER: Final = (
 class BenchStage(Builder):
     """The demo's fixed parts, with synthetic data, without a chain and without eBPF."""
 
-    def _data(self) -> None:
+    def build(self) -> Stage:
+        """Everything but the agents' start.
+
+        Raises:
+            DemoError: a part does not come up.
+        """
+        run([program("fedge-coordinator"), "keys", str(self.stage.folder / "keys")])
+        self._write_data()
+        self._authority()
+        self._broker()
+        self._coordinator()
+        self._enrol_devices()
+        self._write_bench_job()
+        return self.stage
+
+    def _write_data(self) -> None:
         folder = self.stage.folder / "data"
         folder.mkdir()
         random = np.random.default_rng(1)
@@ -87,19 +102,15 @@ class BenchStage(Builder):
             np.savez(paths[-1], x=x, y=random.integers(0, CLASSES, ROWS))
         self.stage.data = Prepared(tuple(paths), ())
 
-    def _chain(self) -> None:
-        run([program("fedge-coordinator"), "keys", str(self.stage.folder / "keys")])
-
-    def _devices(self) -> None:
+    def _enrol_devices(self) -> None:
         stage = self.stage
         paths = stage.data.devices if stage.data is not None else ()
         for number, data in enumerate(paths, start=1):
             device = fleet.make_device(number, stage.folder / "devices", data, None, None)
-            token = run([program("fedge-ca"), "token", "create", "--dir", str(stage.folder / "ca")]).strip()
-            fleet.enroll(device, token)
             stage.devices.append(device)
+            self._enroll(device)
 
-    def _apply_job(self) -> None:
+    def _write_bench_job(self) -> None:
         options = self.stage.options
         document: dict[str, Any] = {
             "apiVersion": "fedge.dev/v1alpha1",
