@@ -158,14 +158,6 @@ class _Service:
         hub = Hub(config.fleet, connection, intake, store, post, blobs, observer, clock_ms)
         held_out = {job: [Path(path) for path in paths] for job, paths in config.held_out.items()}
 
-        def finished(key: RoundKey) -> None:
-            record = publisher.round_finished(key)
-            if record is not None:
-                store.jobs.set_settlement(
-                    key.job, key.round, checkpoint=bytes.fromhex(record.checkpoint.model_hash[2:])
-                )
-            settler.poke()
-
         parts = Parts(
             fleet=config.fleet,
             store=store,
@@ -175,7 +167,7 @@ class _Service:
             finisher=Finisher(config.fleet, store, settlement, held_out, clock_ms),
             observer=observer,
             online=lambda: hub.online() & {member.device_id for member in members.all()},
-            finished=finished,
+            finished=settler.poke,
             clock_ms=clock_ms,
             random=os.urandom,
         )

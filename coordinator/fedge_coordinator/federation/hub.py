@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from fedge_coordinator.federation.intake import Chunk, Intake, Message
 from fedge_coordinator.federation.observer import Event, Observer
 from fedge_coordinator.federation.post import Post
 from fedge_coordinator.federation.runner import JobRunner
-from fedge_coordinator.federation.uploads import Uploads
+from fedge_coordinator.federation.uploads import Complete, Uploads
 from fedge_coordinator.rounds.inputs import Kind
 from fedge_coordinator.rounds.machine import Verdict
 from fedge_coordinator.store import Store
@@ -65,6 +66,7 @@ class Hub:
         self._observer = observer
         self._clock_ms = clock_ms
         self._uploads = Uploads()
+        self._complete: list[Complete] = []
         self._online: set[str] = set()
         self._wanted: asyncio.Queue[bytes] = asyncio.Queue()
         self._joined: asyncio.Queue[str] = asyncio.Queue()
@@ -118,17 +120,31 @@ class Hub:
             batch = [first]
             while len(inbox) and len(batch) < _BATCH:
                 batch.append(await anext(inbox))
-            self._commit(batch)
+            with self._committed():
+                for incoming in batch:
+                    self._one(incoming)
+            for incoming in batch:
+                incoming.ack()
+            if self._complete:
+                await self._keep_vectors()
             # Let what was just sent leave before the next batch is taken.
             await asyncio.sleep(0)
 
-    def _commit(self, batch: list[Incoming]) -> None:
-        """Handle a batch in one transaction; acknowledge, to the broker and to the devices, after it."""
+    async def _keep_vectors(self) -> None:
+        """Put whole vectors on disk, side by side and off the event loop; then their manifests may be taken."""
+        complete, self._complete = self._complete, []
+        await asyncio.gather(*(asyncio.to_thread(self._store.blobs.put, each.vector) for each in complete))
+        with self._committed():
+            for each in complete:
+                self._message(each.manifest)
+
+    @contextmanager
+    def _committed(self) -> Iterator[None]:
+        """One transaction around the handling of messages; what follows from them is sent after its commit."""
         with self._store.transaction():
-            for incoming in batch:
-                self._one(incoming)
-        for incoming in batch:
-            incoming.ack()
+            yield
+            for runner in self.runners.values():
+                runner.write()
         for runner in self.runners.values():
             runner.flush()
         after, self._after = self._after, []
@@ -222,10 +238,8 @@ class Hub:
             if error.reason is not Reason.MISSING_BLOB:
                 self._refused(chunk.device, Up.CHUNK, error)
             return
-        if complete is None:
-            return
-        self._store.blobs.put(complete.vector)
-        self._message(complete.manifest)
+        if complete is not None:
+            self._complete.append(complete)
 
     def _prekeys(self, message: Message, body: Prekeys) -> None:
         device = message.sender.device

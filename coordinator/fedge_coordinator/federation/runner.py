@@ -40,7 +40,7 @@ _ABORT_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Parts:
-    """What every runner shares. `finished` is told of each committed round; it publishes and settles."""
+    """What every runner shares. `finished` is called after each committed round; publication and settlement follow."""
 
     fleet: str
     store: Store
@@ -50,7 +50,7 @@ class Parts:
     finisher: Finisher
     observer: Observer
     online: Callable[[], frozenset[str]]
-    finished: Callable[[RoundKey], None]
+    finished: Callable[[], None]
     clock_ms: Callable[[], int]
     random: Callable[[int], bytes]
 
@@ -58,7 +58,7 @@ class Parts:
 class JobRunner:
     """Runs one job until it is finished, paused, cancelled or has failed.
 
-    The hub calls `take` inside a store transaction and `flush` after its commit; `run` is the job's own task.
+    The hub calls `take` and then `write` inside a store transaction, `flush` after its commit; `run` is the job's task.
     """
 
     def __init__(self, name: str, parts: Parts) -> None:
@@ -67,6 +67,7 @@ class JobRunner:
         self._machine: RoundMachine | None = None
         self._key: RoundKey | None = None
         self._sequence = 0
+        self._entries: list[JournalEntry] = []
         self._sends: list[Send] = []
         self._sent: dict[tuple[str, Down], tuple[int, int]] = {}
         self._wake = asyncio.Event()
@@ -93,7 +94,7 @@ class JobRunner:
             raise RefusedError(Reason.NOT_IN_COHORT, device)
 
     def take(self, kind: Kind, message: Message) -> Verdict:
-        """Fold a device's message into the open round and journal it, inside the caller's transaction.
+        """Fold a device's message into the open round; `write` then journals it, inside the caller's transaction.
 
         Raises:
             RefusedError: nothing was changed.
@@ -114,6 +115,12 @@ class JobRunner:
         answered = machine.ready.entries.keys() | machine.ready.refusals.keys()
         if self._parts.online() <= answered:
             self._feed(Input(self._parts.clock_ms(), Kind.CLOSE, "", b""))
+
+    def write(self) -> None:
+        """Journal what was accepted since the last call; inside the transaction in which it was accepted."""
+        entries, self._entries = self._entries, []
+        if entries and self._key is not None:
+            self._parts.store.journal.append(self._key, entries)
 
     def flush(self) -> None:
         """Send what the committed inputs gave rise to."""
@@ -259,12 +266,14 @@ class JobRunner:
         if machine.ended is None:
             with self._parts.store.transaction():
                 self._feed(Input(self._parts.clock_ms(), Kind.RESUME, "", b""))
+                self.write()
             await self._parts.post.offer(self.name, plan.offer)
 
     def _begin(self, key: RoundKey, plan: RoundPlan, sequence: int) -> None:
         self._machine = RoundMachine(plan, self._parts.store.blobs.get)
         self._key = key
         self._sequence = sequence
+        self._entries.clear()
         self._sends.clear()
         self._sent.clear()
 
@@ -278,6 +287,7 @@ class JobRunner:
             if machine.deadline_ms is not None and now_ms >= machine.deadline_ms:
                 with self._parts.store.transaction():
                     self._feed(Input(now_ms, Kind.TICK, "", b""))
+                    self.write()
                 self.flush()
                 continue
             due_ms = self._resend(machine, now_ms)
@@ -308,11 +318,11 @@ class JobRunner:
     async def _summed(self, key: RoundKey, plan: RoundPlan, outcome: RoundSummed) -> None:
         finished = await self._parts.finisher.finish(key, plan, outcome)
         weights = finished.weights
-        await self._parts.publisher.publish(self._parts.store.blobs.get(weights.sha256))
         self._machine = self._key = None
-        self._results.announce(plan, outcome, weights)
-        self._parts.finished(key)
         self._tell("round-finished", round=key.round, attempt=key.attempt, **finished.summary)
+        self._results.announce(plan, outcome, weights)
+        self._parts.finished()
+        await self._parts.publisher.publish(self._parts.store.blobs.get(weights.sha256))
         if plan.offer.weights.sha256 != weights.sha256:
             await self._parts.publisher.clear(plan.offer.weights.sha256)
         pause_s = self._parts.store.jobs.get(self.name).document.spec.rollout.pause_seconds
@@ -355,7 +365,7 @@ class JobRunner:
         if verdict is Verdict.ACCEPTED:
             row = JournalEntry(self._sequence, entry.at_ms, str(entry.kind), entry.device or None, entry.body)
             self._sequence += 1
-            self._parts.store.journal.append(key, [row])
+            self._entries.append(row)
             self._tell("input", round=key.round, kind=str(entry.kind), device=entry.device, phase=machine.phase)
         for effect in effects:
             self._carry_out(key, effect)

@@ -1,4 +1,4 @@
-"""Keeps settlement moving beside the rounds: registrations, checkpoints, epochs, claims. No round waits for it."""
+"""Keeps publication and settlement moving beside the rounds: records, registrations, epochs, claims. No round waits."""
 
 import asyncio
 import logging
@@ -7,10 +7,13 @@ from typing import Final
 
 from fedge_coordinator.federation.observer import Event, Observer, Value
 from fedge_coordinator.federation.publishing import Publisher
+from fedge_coordinator.settlement.documents import hex_bytes
 from fedge_coordinator.settlement.errors import SettlementError
 from fedge_coordinator.settlement.interface import Backlog, Settlement, SignedBinding
 from fedge_coordinator.store import Store
+from fedge_coordinator.store.errors import StoreError
 from fedge_coordinator.store.jobs import Job, JobStatus
+from fedge_coordinator.store.journal import RoundKey
 from fedge_protocol.eip712 import job_id
 
 _log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class Settler:
         self._clock_ms = clock_ms
         self._wake = asyncio.Event()
         self._registered: set[bytes] = set()
+        self._published: dict[str, int] = {}
         self._settled: dict[str, int] = {}
         self._complained: tuple[str, ...] = ()
         self.backlog: Backlog | None = None
@@ -66,6 +70,7 @@ class Settler:
     async def _step(self) -> None:
         await self._register()
         for job in self._store.jobs.all():
+            await self._publish(job)
             if job.started and job.document.spec.rewards is not None:
                 await self._reward(job)
         self.backlog = await self._settlement.advance()
@@ -76,6 +81,26 @@ class Settler:
         for job in self._store.jobs.all():
             if job.started:
                 await self._note_transactions(job)
+
+    async def _publish(self, job: Job) -> None:
+        """Write the records of finished rounds for auditors; also those that an earlier process did not get to."""
+        finished = job.next_round - 1
+        if self._published.get(job.name, 0) >= finished:
+            return
+        self._published[job.name] = finished
+        for row in self._store.jobs.progress(job.name):
+            if row.checkpoint is None:
+                await self._publish_round(RoundKey(row.job, row.round, row.attempt))
+
+    async def _publish_round(self, key: RoundKey) -> None:
+        try:
+            record = await asyncio.to_thread(self._publisher.round_finished, key)
+        except (StoreError, OSError) as error:
+            _log.error("%s cannot be published until the next round has ended: %s", key, error)
+            return
+        if record is not None:
+            checkpoint = hex_bytes(record.checkpoint.model_hash)
+            self._store.jobs.set_settlement(key.job, key.round, checkpoint=checkpoint)
 
     async def _note_transactions(self, job: Job) -> None:
         open_rounds = [row.round for row in self._store.jobs.progress(job.name) if row.tx_hash is None]
