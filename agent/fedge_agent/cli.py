@@ -22,6 +22,7 @@ _EPILOG: Final = """examples:
   fedge-agent enroll fedge1.pGNmb28...   join a fleet with the token that its operator gave you
   fedge-agent status                     what the agent does now, and why
   fedge-agent status -o json             the same for programs
+  fedge-agent config check               every fault of /etc/fedge/agent.toml, with its line
   fedge-agent doctor                     what is missing on this device, and the cure
   fedge-agent pause; fedge-agent resume  no training for now; training again
   fedge-agent outbox                     everything that ever left this device
@@ -74,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", dest="output", action="store_const", const="json", help="same as -o json")
     status.set_defaults(command=_status)
 
+    configuration = commands.add_parser("config", help="the configuration file")
+    actions = configuration.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="read it as the daemon would; status 78 and each fault with its line")
+    check.set_defaults(command=_config_check)
+
     doctor = commands.add_parser("doctor", help="check this device")
     _add_output(doctor)
     doctor.set_defaults(command=_doctor)
@@ -94,12 +100,16 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(config: Config, _: argparse.Namespace) -> int:
-    from fedge_agent import daemon  # noqa: PLC0415 - only the daemon pays for the daemon's imports
+    from fedge_agent import waiting  # noqa: PLC0415 - only the daemon pays for the daemon's imports
     from fedge_agent.identity.errors import IdentityError, NotEnrolledError  # noqa: PLC0415
     from fedge_agent.kernel_layer import AdmissionRequiredError  # noqa: PLC0415
 
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     try:
+        if not waiting.until_clear(config.state_dir):
+            return EX_OK
+        from fedge_agent import daemon  # noqa: PLC0415 - nor does a device pay that still waits
+
         return daemon.run(config)
     except NotEnrolledError as error:
         print(f"fedge-agent: {error}", file=sys.stderr)
@@ -147,6 +157,12 @@ def _status(config: Config, options: argparse.Namespace) -> int:
 
 def _counts(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items())) or "none yet"
+
+
+def _config_check(config: Config, _: argparse.Namespace) -> int:
+    present = config.path.exists()
+    print(f"{config.path}: good" if present else f"{config.path}: not there, so everything has its default")
+    return EX_OK
 
 
 def _doctor(config: Config, options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """`fedge-bpf attach|detach|status`: the short-lived privileged program that puts the kernel layer in place.
 
 Exit status: 0 done; 1 refused, the message names the cure; 2 wrong usage; 3 `status` found network admission
-not enforced.
+not enforced; 78 agent.toml cannot be used.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedge_agent.kernel import attach as attaching
 from fedge_agent.kernel import capabilities
-from fedge_agent.kernel.allowlist import parse_policy, read_policy
+from fedge_agent.kernel.allowlist import Allowed, parse_policy, read_policy
 from fedge_agent.kernel.attach import ProgramStatus, State
 from fedge_agent.kernel.capabilities import Capability
 from fedge_agent.kernel.cgroup import unit_cgroup
@@ -23,6 +23,7 @@ from fedge_agent.kernel.programs import Feature
 
 EXIT_REFUSED = 1
 EXIT_NOT_ENFORCED = 3
+EXIT_CONFIG = 78
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="HOST_OR_CIDR:PORT/PROTO",
         help="may be repeated; none: nothing is allowed",
+    )
+    attach.add_argument(
+        "--agent", type=Path, metavar="FILE", help="as this agent.toml says: mode, user, and the enrolment's endpoints"
     )
     attach.add_argument("--policy", type=Path, help="file of allow rules, one a line")
     attach.add_argument("--reader-uid", type=int, help="telemetry is readable by this user's primary group")
@@ -102,9 +106,39 @@ def _reader_gid(arguments: argparse.Namespace) -> int | None:
 
 
 def _attach(arguments: argparse.Namespace) -> int:
+    if arguments.agent is not None:
+        return _attach_for_agent(arguments)
     rules = [*arguments.allow, *(read_policy(arguments.policy) if arguments.policy else ())]
-    allow = parse_policy(rules)
-    gid = _reader_gid(arguments)
+    return _attach_allowing(arguments, parse_policy(rules), _reader_gid(arguments))
+
+
+def _attach_for_agent(arguments: argparse.Namespace) -> int:
+    """As the owner's file says: `require` fails with the kernel, `prefer` goes on without it, `off` detaches."""
+    from fedge_agent.config import ConfigError, load  # noqa: PLC0415 - the other commands need no configuration
+    from fedge_agent.unit_policy import unit_policy  # noqa: PLC0415
+
+    try:
+        config = load(arguments.agent)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the output
+        return EXIT_CONFIG
+    arguments.pin_dir = Path(config.kernel.pin_dir)
+    if config.kernel.network == "off":
+        return _detach(arguments)
+    allow, problems = unit_policy(config.state_dir)
+    for problem in problems:
+        print(f"fedge-bpf attach: not allowed for now: {problem}", file=sys.stderr)  # noqa: T201 - the output
+    try:
+        gid = config.state_dir.stat().st_gid
+        return _attach_allowing(arguments, allow, gid)
+    except (KernelLayerError, OSError) as error:
+        if config.kernel.network == "require":
+            raise
+        print(f'fedge-bpf attach: {error}; going on without, as kernel.network = "prefer" says', file=sys.stderr)  # noqa: T201 - the output
+        return 0
+
+
+def _attach_allowing(arguments: argparse.Namespace, allow: tuple[Allowed, ...], gid: int | None) -> int:
     cgroup = arguments.cgroup.resolve() if arguments.cgroup else unit_cgroup()
     objects = arguments.object_dir or attaching.find_objects()
     capabilities.keep_only(Capability)
@@ -112,9 +146,10 @@ def _attach(arguments: argparse.Namespace) -> int:
     programs = attaching.attach(attaching.Request(arguments.pin_dir, cgroup, allow, objects, gid))
     load_ms = round((time.perf_counter() - begin_s) * 1000, 1)
     capabilities.keep_only(())
-    closed = attaching.closed_parent(arguments.pin_dir) if gid is not None else None
+    # the unit binds the pins into its own mount namespace, so there nothing is in the way
+    closed = attaching.closed_parent(arguments.pin_dir) if gid is not None and arguments.agent is None else None
     if closed is not None:
-        cure = f"chmod o+x {closed}, or BindPaths={arguments.pin_dir}:/run/fedge/bpf in the daemon's unit"
+        cure = f"chmod o+x {closed}, or bind {arguments.pin_dir} into the daemon's mount namespace, as its unit does"
         print(f"fedge-bpf attach: warning: readers cannot pass {closed}; {cure}", file=sys.stderr)  # noqa: T201 - the output
     extra = {"cgroup": str(cgroup), "allowed": [str(a) for a in allow], "load_ms": load_ms}
     _report(programs, arguments, **extra, capabilities=capabilities.effective())
