@@ -247,8 +247,7 @@ def _belonging(enrolment: Enrolment) -> Belonging:
         fleet=enrolment.fleet,
         device=enrolment.device_id,
         coordinator_key=enrolment.coordinator_key,
-        chain_id=enrolment.chain_domain.chain_id,
-        registry=enrolment.chain_domain.verifying_contract,
+        domain=enrolment.chain_domain,
         check_certificate=check_certificate,
     )
 

@@ -4,6 +4,7 @@ The signing record is the device's protection against itself: a second, differen
 attempt is never signed, whatever happened in between (compare EIP-3076 for validators).
 """
 
+import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ _SCHEMA: Final = (
     """
     CREATE TABLE signed (
         job TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, kind TEXT NOT NULL,
-        body BLOB NOT NULL, message BLOB NOT NULL, at_ms INTEGER NOT NULL, acknowledged INTEGER NOT NULL DEFAULT 0,
+        body BLOB NOT NULL, message BLOB NOT NULL, sha256 BLOB NOT NULL, at_ms INTEGER NOT NULL,
+        acknowledged INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (job, round, attempt, kind)
     ) STRICT;
+    CREATE INDEX signed_by_sha256 ON signed (sha256);
     CREATE TABLE prekeys (
         prekey_id INTEGER PRIMARY KEY, mask_seed BLOB, channel_private BLOB, state TEXT NOT NULL
     ) STRICT;
@@ -35,6 +38,10 @@ _NEW, _PUBLISHED, _RESERVED, _BURNED = "new", "published", "reserved", "burned"
 
 class AlreadySignedError(ProtocolError):
     """Another body of this kind was signed for this round and attempt before. The device sits the round out."""
+
+
+class StoreUnusableError(ProtocolError):
+    """The database cannot be opened or is damaged. Restore it from a backup, or move it away and enrol again."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +71,37 @@ class PastRound:
 
 
 class DeviceStore:
-    """Opens or makes the database at `path` (0600). Every method that changes something has synced when it returns."""
+    """Opens or makes the database at `path` (0600). Every method that changes something has synced when it returns.
+
+    Raises:
+        StoreUnusableError: the file is no database of ours, or damaged.
+        OSError: the file cannot be made.
+    """
 
     def __init__(self, path: Path, clock_ms: Callable[[], int]) -> None:
         path.touch(mode=0o600)
         self._clock_ms = clock_ms
         self._db = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000"):
-            self._db.execute(f"PRAGMA {pragma}")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        for number, script in enumerate(_SCHEMA[version:], start=version + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+        try:
+            for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise StoreUnusableError(f"{path}: {error}; restore it, or move it away and enrol again") from None
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+    def _migrate(self) -> None:
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")  # another process may be making the tables at this moment
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            for script in _SCHEMA[version:]:
+                for statement in script.split(";"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={len(_SCHEMA)}")
 
     # --- what was signed
 
@@ -91,25 +114,26 @@ class DeviceStore:
             AlreadySignedError: a different body was signed in its place.
         """
         key = (job, round_, attempt, kind)
-        known = self._db.execute(
-            "SELECT body, message FROM signed WHERE job=? AND round=? AND attempt=? AND kind=?", key
-        ).fetchone()
-        if known is not None:
-            if known[0] != body:
-                raise AlreadySignedError(f"{kind} of {job} round {round_}.{attempt} was signed before, differently")
-            return bytes(known[1])
-        message = sign(body)
-        self._db.execute(
-            "INSERT INTO signed (job, round, attempt, kind, body, message, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*key, body, message, self._clock_ms()),
-        )
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")  # from looking to storing nobody else may sign
+            known = self._db.execute(
+                "SELECT body, message FROM signed WHERE job=? AND round=? AND attempt=? AND kind=?", key
+            ).fetchone()
+            if known is not None:
+                if known[0] != body:
+                    raise AlreadySignedError(f"{kind} of {job} round {round_}.{attempt} was signed before, differently")
+                return bytes(known[1])
+            message = sign(body)
+            self._db.execute(
+                "INSERT INTO signed (job, round, attempt, kind, body, message, sha256, at_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, body, message, hashlib.sha256(message).digest(), self._clock_ms()),
+            )
         return message
 
-    def acknowledged(self, message_sha256: bytes, find: Callable[[bytes], bytes]) -> None:
-        """Mark the message with this hash; `find` hashes a message."""
-        for row in self._db.execute("SELECT rowid, message FROM signed WHERE acknowledged=0").fetchall():
-            if find(row[1]) == message_sha256:
-                self._db.execute("UPDATE signed SET acknowledged=1 WHERE rowid=?", (row[0],))
+    def acknowledged(self, message_sha256: bytes) -> None:
+        """The coordinator has the message with this SHA-256; nothing happens when it is none of ours."""
+        self._db.execute("UPDATE signed SET acknowledged=1 WHERE sha256=? AND acknowledged=0", (message_sha256,))
 
     def has_signed(self, job: str, round_: int, attempt: int, kind: str) -> bool:
         """Whether this kind was signed for the round, also by an earlier process."""
@@ -172,17 +196,22 @@ class DeviceStore:
         self._db.execute("UPDATE prekeys SET state=? WHERE prekey_id=?", (_RESERVED, found[0].prekey_id))
         return found[0]
 
-    def burn_prekey(self, prekey_id: int) -> None:
-        """Delete the private halves for good."""
-        self._db.execute(
-            "UPDATE prekeys SET state=?, mask_seed=NULL, channel_private=NULL WHERE prekey_id=?", (_BURNED, prekey_id)
-        )
+    def burn_prekeys(self, ids: Iterable[int]) -> None:
+        """Delete the private halves for good: when this returns they are in no file any more."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "UPDATE prekeys SET state=?, mask_seed=NULL, channel_private=NULL WHERE prekey_id=?",
+                [(_BURNED, prekey_id) for prekey_id in ids],
+            )
+        # `secure_delete` clears the pages of the database; the log would keep them until it is written over.
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def burn_reserved(self) -> int:
         """After a start: whatever was reserved belonged to a round this process knows nothing of. Returns how many."""
-        return self._db.execute(
-            "UPDATE prekeys SET state=?, mask_seed=NULL, channel_private=NULL WHERE state=?", (_BURNED, _RESERVED)
-        ).rowcount
+        reserved = [prekey.prekey_id for prekey in self._prekeys(_RESERVED, -1)]
+        self.burn_prekeys(reserved)
+        return len(reserved)
 
     def _prekeys(self, state: str, limit: int) -> list[Prekey]:
         rows = self._db.execute(

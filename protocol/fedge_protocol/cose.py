@@ -41,7 +41,7 @@ def decode(data: bytes, kind: type[T], *, max_bytes: int = MAX_BODY_BYTES) -> T:
     """
     if len(data) > max_bytes:
         raise RefusedError(Reason.OVERSIZED, f"{len(data)} bytes, at most {max_bytes}")
-    plain = _plain(data)
+    plain = plain_of(data)
     try:
         value = msgspec.convert(plain, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -51,7 +51,12 @@ def decode(data: bytes, kind: type[T], *, max_bytes: int = MAX_BODY_BYTES) -> T:
     return value
 
 
-def _plain(data: bytes) -> Any:
+def plain_of(data: bytes) -> Any:
+    """Decode hostile CBOR into whatever it holds; `decode` is what gives it a type.
+
+    Raises:
+        RefusedError: `malformed`.
+    """
     try:
         return cbor2.loads(data)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
@@ -97,7 +102,7 @@ def open_signed(message: bytes, *, max_bytes: int = MAX_BODY_BYTES + 256) -> tup
     """
     if len(message) > max_bytes:
         raise RefusedError(Reason.OVERSIZED, f"{len(message)} bytes, at most {max_bytes}")
-    plain = _plain(message)
+    plain = plain_of(message)
     if not isinstance(plain, cbor2.CBORTag) or plain.tag != _TAG:
         raise RefusedError(Reason.MALFORMED, "no COSE_Sign1")
     parts = plain.value

@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedge_agent.federation.consent import Consent
 from fedge_agent.federation.driver import Parts, RoundDriver
 from fedge_agent.federation.machine import DeviceRound
+from fedge_agent.federation.offers import open_offer
 from fedge_agent.federation.roster import CertificateCheck
 from fedge_agent.identity.keys import Identity
 from fedge_protocol import topics
 from fedge_protocol.cose import context_of, decode, encode, verify
+from fedge_protocol.eip712 import Domain
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import (
     COORDINATOR,
@@ -52,8 +54,7 @@ class Belonging:
     fleet: str
     device: str
     coordinator_key: ec.EllipticCurvePublicKey
-    chain_id: int
-    registry: bytes
+    domain: Domain
     check_certificate: CertificateCheck
 
 
@@ -175,35 +176,41 @@ class FederationClient:
         return verify(payload, who.coordinator_key, context_of(who.fleet, COORDINATOR, kind))
 
     async def _offer(self, job: str, body: bytes) -> None:
-        try:
-            offer = decode(body, Offer)
-        except RefusedError:
-            self.waiting_for = decode(body, NoOffer)
-            return
-        if offer.job != job:
-            raise RefusedError(Reason.WRONG_TOPIC, f"an offer of {offer.job} for {job}")
         who = self._belonging
-        if (offer.chain_id, offer.registry) != (who.chain_id, who.registry):
-            raise RefusedError(Reason.UNTRUSTED, f"receipts for chain {offer.chain_id}, enrolled for {who.chain_id}")
-        await self._begin(offer, hashlib.sha256(body).digest())
+        found = open_offer(body, fleet=who.fleet, job=job, domain=who.domain)
+        if isinstance(found, NoOffer):
+            self._no_offer(found)
+        else:
+            await self._begin(found, hashlib.sha256(body).digest())
+
+    def _no_offer(self, body: NoOffer) -> None:
+        """The job's round is over, or was cancelled: nobody waits for an update that is still being made."""
+        self.waiting_for = body
+        current = self.round
+        if current is None or current.outcome is not None or current.offer.job != body.job:
+            return
+        if current.machine.frozen_allowed and current.offer.round <= body.next_round:
+            current.step(lambda: current.machine.abandon("the job offers no round any more"))
 
     async def _begin(self, offer: Offer, offer_hash: bytes) -> None:
         key = (offer.job, offer.round, offer.attempt)
         current = self.round
-        if current is not None:
-            running = current.offer
-            if (running.job, running.round, running.attempt) == key:
-                return
-            if running.job != offer.job and current.outcome is None:
-                return  # one round at a time; this job's next offer comes
-            if current.outcome is None:
-                current.step(lambda: current.machine.abandon(f"round {offer.round} was offered"))
-            await current.close()
+        # An offer that cannot be taken up must not end the round that runs: a broker may show old ones.
+        if current is not None and (current.offer.job, current.offer.round, current.offer.attempt) == key:
+            return
         if self._parts.store.has_signed(*key, Up.READY):
-            _log.info("job %s round %d was answered before the restart; sitting it out", offer.job, offer.round)
+            _log.info("job %s round %d was answered before; sitting it out", offer.job, offer.round)
             return
         if offer.ready_deadline < time.time():
+            _log.info("the offer of job %s round %d came after its deadline", offer.job, offer.round)
             return
+        if current is not None:
+            if current.outcome is None:
+                running = current.offer
+                if running.job != offer.job or (running.round, running.attempt) > (offer.round, offer.attempt):
+                    return  # one round at a time; a job that is turned away here offers again
+                current.step(lambda: current.machine.abandon(f"round {offer.round} was offered"))
+            await current.close()
         who = self._belonging
         machine = DeviceRound(
             fleet=who.fleet,
@@ -259,7 +266,8 @@ class FederationClient:
         if item is None:
             return
         if item.kind == Up.PREKEYS:
-            self._parts.prekeys.acknowledged(item.round)
+            pool = self._parts.prekeys
+            (pool.refused if ack.refused else pool.acknowledged)(item.round)
         elif ack.refused and self.round is not None and self.round.outcome is None:
             offer = self.round.offer
             if (offer.job, offer.round, offer.attempt) == (item.job, item.round, item.attempt):

@@ -14,7 +14,7 @@ class Consent:
     Attributes:
         sources: names of data sources a job may ask for; a job never names a path.
         allow_small_cohort: whether a cohort below `minimum_cohort` is acceptable at all.
-        minimum_cohort: fewest devices whose sum may be revealed; at least the secure floor.
+        minimum_cohort: fewest devices whose sum may be revealed.
         max_epochs: most local epochs a round.
         max_dim: most parameters of a model.
     """
@@ -47,11 +47,11 @@ class Consent:
                 f"the job accepts {offer.cohort.minimum} devices, the owner asks for {self.minimum_cohort}",
             )
 
-    def check_bucket(self, size: int) -> None:
-        """Refuse a bucket whose sum would hide this device among too few.
+    def check_sum(self, size: int) -> None:
+        """Refuse a sum of `size` updates, in which this device would hide among too few.
 
         Raises:
             RefusedError: `cohort-too-small`.
         """
         if not self.allow_small_cohort and size < self.minimum_cohort:
-            raise RefusedError(Reason.COHORT_TOO_SMALL, f"a bucket of {size}, the owner asks for {self.minimum_cohort}")
+            raise RefusedError(Reason.COHORT_TOO_SMALL, f"a sum of {size}, the owner asks for {self.minimum_cohort}")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -28,6 +27,7 @@ from fedge_agent.federation.effects import (
     SendVector,
     Train,
 )
+from fedge_agent.federation.handover import empty, take_over
 from fedge_agent.federation.machine import DeviceRound, State
 from fedge_agent.federation.prekey_pool import PrekeyPool
 from fedge_agent.federation.voice import Voice
@@ -37,6 +37,7 @@ from fedge_agent.training.failure import TrainingError
 from fedge_agent.training.supervisor import Worker
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import BlobRef, Offer, Up, Want
+from fedge_protocol.secagg.padding import masked_bytes
 from fedge_transport.blobs import BlobFetcher
 from fedge_transport.errors import DisconnectedError, MissingBlobError
 
@@ -75,6 +76,7 @@ class RoundDriver:
         self._worker: Worker | None = None
         self._files: dict[bytes, Path] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.ended = asyncio.Event()
         self._admitted = asyncio.Event()
@@ -87,7 +89,7 @@ class RoundDriver:
 
     def start(self) -> None:
         """Answer the offer."""
-        self.step(self.machine.start)
+        self.step(lambda: self.machine.start(now=time.monotonic(), unix_now=time.time()))
 
     def step(self, event: Callable[[], list[Effect]]) -> None:
         """Give the machine an event and carry out what follows.
@@ -108,15 +110,31 @@ class RoundDriver:
             self._refuse(Reason.NOT_ADMITTED, self._parts.admission.decision.text)
 
     async def close(self) -> None:
-        """End the worker and everything that still runs for this round."""
+        """Return when the worker and everything else that ran for this round has ended, whoever asked for it first."""
+        await asyncio.shield(self._close_soon())
+
+    def _close_soon(self) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name=f"end of {self.offer.job} {self.offer.round}")
+            self._closing.add_done_callback(self._done)
+        return self._closing
+
+    async def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Killed before `finish` thaws it: an aborted worker gets no further turn. Its cgroup goes last, empty.
+        self._parts.control.kill()
         self._parts.admission.finish()
         await self._stack.aclose()
+        empty(self._parts.work_dir)
+        try:
+            self._parts.control.close()
+        except OSError as error:
+            _log.warning("the worker's cgroup stays: %s", error)
 
     # --- effects
 
@@ -134,7 +152,7 @@ class RoundDriver:
             case Hold():
                 parts.admission.protect()
             case BurnPrekey(prekey_id):
-                parts.store.burn_prekey(prekey_id)
+                parts.store.burn_prekeys([prekey_id])
             case Say():
                 self._say(effect)
             case SendVector():
@@ -148,9 +166,10 @@ class RoundDriver:
         try:
             self._parts.voice.say(offer.job, offer.round, offer.attempt, effect.kind, effect.body, valid_s=valid_s)
         except AlreadySignedError as error:
-            # Only a round that an earlier process answered gets here: sit it out, as the store demands.
+            # Only a round that an earlier process answered gets here.
             _log.warning("%s", error)
-            self._start(self._abandon(str(error)))
+            if effect.final:
+                self._start(self._abandon(str(error)))  # sit it out, as the store demands
 
     def _finish(self, effect: Finished) -> None:
         self.outcome = effect
@@ -167,7 +186,7 @@ class RoundDriver:
         _log.info("job %s round %d: %s %s", offer.job, offer.round, effect.outcome, effect.detail)
         if effect.result is not None or effect.outcome in {"aborted", "left-out", "timed-out", "abandoned", "refused"}:
             self._parts.voice.forget(offer.job, offer.round, offer.attempt)
-        self._start(self.close())
+        self._close_soon()
 
     def _refuse(self, reason: Reason, detail: str) -> None:
         self.step(lambda: self.machine.refuse(reason, detail))
@@ -202,32 +221,34 @@ class RoundDriver:
         offer, parts = self.offer, self._parts
         try:
             worker = await self._start_worker()
-            source = parts.sources[offer.training.source]
-            trained = await worker.train(
-                pipe.Train(
-                    graph_path=str(self._files[offer.graph.sha256]),
-                    weights_path=str(self._files[offer.weights.sha256]),
-                    source=pipe.Source(kind=source.kind, name=offer.training.source, path=source.path),
-                    epochs=offer.training.epochs,
-                    learning_rate=offer.training.learning_rate,
-                    momentum=offer.training.momentum,
-                    proximal_mu=offer.training.proximal_mu,
-                    shuffle_seed=_shuffle_seed(offer),
-                    clip_norm=offer.training.clip_norm,
-                    max_samples=offer.training.max_samples,
-                )
-            )
+            trained = await worker.train(self._training())
             async with asyncio.timeout(offer.phase_seconds * 4):
                 prekey = await parts.prekeys.take()
-        except TrainingError as error:
-            self._refuse(Reason.TRAINING_FAILED, str(error))
         except NotAdmittedError as error:
             self._refuse(Reason.NOT_ADMITTED, str(error))
         except TimeoutError:
             self._refuse(Reason.UNKNOWN_PREKEY, "no prekey was acknowledged in time")
+        except (TrainingError, OSError) as error:
+            self._refuse(Reason.TRAINING_FAILED, str(error))
         else:
             now, unix_now = time.monotonic(), time.time()
-            self.step(lambda: self.machine.trained(trained.samples, prekey, now=now, unix_now=unix_now))
+            self.step(lambda: self.machine.trained(trained.samples, trained.dim, prekey, now=now, unix_now=unix_now))
+
+    def _training(self) -> pipe.Train:
+        training = self.offer.training
+        source = self._parts.sources[training.source]
+        return pipe.Train(
+            graph_path=str(self._files[self.offer.graph.sha256]),
+            weights_path=str(self._files[self.offer.weights.sha256]),
+            source=pipe.Source(kind=source.kind, name=training.source, path=source.path),
+            epochs=training.epochs,
+            learning_rate=training.learning_rate,
+            momentum=training.momentum,
+            proximal_mu=training.proximal_mu,
+            shuffle_seed=_shuffle_seed(self.offer),
+            clip_norm=training.clip_norm,
+            max_samples=training.max_samples,
+        )
 
     async def _start_worker(self) -> Worker:
         parts = self._parts
@@ -259,12 +280,12 @@ class RoundDriver:
                     out_path=str(temporary),
                 )
             )
-        except TrainingError as error:
+            vector = BlobRef(sha256=masked.sha256, size=masked_bytes(self.offer.dim))
+            await asyncio.to_thread(take_over, temporary, vector, self._parts.outgoing_dir)
+        except (TrainingError, RefusedError, OSError) as error:
             await self._abandon(f"masking failed: {error}")
             return
-        temporary.rename(self._parts.outgoing_dir / masked.sha256.hex())
-        _sync_folder(self._parts.outgoing_dir)
-        self.step(lambda: self.machine.masked(BlobRef(sha256=masked.sha256, size=masked.size)))
+        self.step(lambda: self.machine.masked(vector))
 
     def _on_progress(self, progress: pipe.Progress) -> None:
         self.progress = progress
@@ -294,17 +315,10 @@ class RoundDriver:
             self._timer = loop.call_later(max(at - time.monotonic(), 0.0), self._tick)
 
     def _tick(self) -> None:
-        self.step(lambda: self.machine.tick(time.monotonic()))
+        admission = self._parts.admission.decision.text
+        self.step(lambda: self.machine.tick(time.monotonic(), admission=admission))
 
 
 def _shuffle_seed(offer: Offer) -> int:
     """The order of the samples follows from the offer, so that a run can be repeated."""
     return int.from_bytes(offer.weights.sha256[:7], "big") ^ offer.round
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ bytes and otherwise counts as dropped out, so nothing is ever signed twice.
 import hashlib
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from fedge_agent.federation.consent import Consent
 from fedge_agent.federation.effects import (
@@ -53,7 +53,11 @@ from fedge_protocol.sealing import seal
 from fedge_protocol.secagg.member import Member
 from fedge_protocol.secagg.prekeys import Prekey
 
-_EXCHANGES = 5
+_EXCHANGES: Final = 5
+_LONGEST_WAIT_S: Final = 86_400.0
+"""Whatever this device's clock makes of the offer's deadline."""
+
+_TOO_LATE: Final = frozenset({Reason.WRONG_CONTEXT, Reason.WRONG_JOB, Reason.OUT_OF_PHASE})
 
 
 class State(StrEnum):
@@ -131,12 +135,13 @@ class DeviceRound:
         self._survivors: tuple[tuple[int, ...], tuple[bytes, ...]] | None = None
         self._give_up_at: float | None = None
 
-    def start(self) -> list[Effect]:
-        """Answer the offer: fetch the model, or refuse."""
+    def start(self, *, now: float, unix_now: float) -> list[Effect]:
+        """Answer the offer: fetch the model, or refuse. Both clocks in seconds."""
         try:
             self._consent.check(self.offer)
         except RefusedError as refused:
             return self.refuse(refused.reason, refused.detail)
+        self._give_up_at = now + self._left_s(unix_now)
         self.state = State.FETCHING
         return [Fetch(self.offer)]
 
@@ -156,20 +161,33 @@ class DeviceRound:
 
     def refuse(self, reason: Reason, detail: str = "") -> list[Effect]:
         """Leave the round before READY and tell the coordinator why."""
+        if self.state is State.DONE:
+            return []
         self.state = State.DONE
         body = Refusal(
             job=self.offer.job,
             round=self.offer.round,
             attempt=self.offer.attempt,
             reason=str(reason),
-            detail=detail[:256],
+            detail=_printable(detail)[:256],
         )
-        return [Say(Up.REFUSAL, body, final=False), Finished(str(reason), detail)]
+        return [*self._burn(), Say(Up.REFUSAL, body, final=False), Finished(str(reason), detail)]
 
-    def trained(self, samples: int, prekey: Prekey, *, now: float, unix_now: float) -> list[Effect]:
-        """The update is waiting in the worker. `prekey` is reserved for this round; both clocks in seconds."""
+    def trained(self, samples: int, dim: int, prekey: Prekey, *, now: float, unix_now: float) -> list[Effect]:
+        """The update is waiting in the worker.
+
+        Args:
+            samples: how many it was trained on.
+            dim: parameters that the graph really has.
+            prekey: reserved for this round.
+            now: monotonic seconds.
+            unix_now: Unix seconds.
+        """
         if self.state is not State.TRAINING:
-            return []
+            return [BurnPrekey(prekey.prekey_id)]
+        if dim != self.offer.dim:
+            detail = f"the graph has {dim} parameters, the offer says {self.offer.dim}"
+            return [BurnPrekey(prekey.prekey_id), *self.refuse(Reason.TRAINING_FAILED, detail)]
         rule = self.offer.training
         weight = max(1, min(rule.weight_max, -(-samples // rule.weight_unit)))
         nonce = self._random(16)
@@ -185,8 +203,7 @@ class DeviceRound:
             mask_public=prekey.mask_public,
             channel_public=prekey.channel_public,
         )
-        wait_s = min(max(self.offer.ready_deadline - unix_now, 0.0), 86_400.0)
-        self._give_up_at = now + wait_s + _EXCHANGES * self.offer.phase_seconds
+        self._give_up_at = now + self._left_s(unix_now) + _EXCHANGES * self.offer.phase_seconds
         self.state = State.READY
         ready = Ready(
             job=self.offer.job,
@@ -201,6 +218,8 @@ class DeviceRound:
 
     def refused_by_coordinator(self, kind: str, reason: str) -> list[Effect]:
         """The coordinator refused one of this round's messages for good."""
+        if kind in {Up.SURVIVOR, Up.UNMASK} and reason in _TOO_LATE:
+            return []  # the vector was taken: the round went on without this answer, and RESULT tells how it ended
         if kind in {Up.READY, Up.SHARES, Up.MASKED, Up.SURVIVOR, Up.UNMASK} and self.state is not State.DONE:
             return self._end("refused", f"{kind}: {reason}")
         return []
@@ -293,7 +312,7 @@ class DeviceRound:
         """SURVIVORS: sign the set, once.
 
         Raises:
-            RefusedError: `wrong-context`, `below-threshold`, `equivocation` or `malformed`.
+            RefusedError: `wrong-context`, `below-threshold`, `cohort-too-small`, `equivocation` or `malformed`.
         """
         bucket, _ = self._joined(body.context)
         if self.state not in {State.UPLOADED, State.SIGNED, State.UNMASKED} or self._vector is None:
@@ -306,10 +325,11 @@ class DeviceRound:
         alive = self._seats(body.survivors, bucket)
         if len(body.vectors) != len(body.survivors):
             raise RefusedError(Reason.MALFORMED, f"{len(body.vectors)} hashes for {len(body.survivors)} survivors")
-        if not alive <= self._sharers or len(alive) < bucket.params.threshold:
-            raise RefusedError(Reason.BELOW_THRESHOLD, f"{len(alive)} survivors of {len(self._sharers)}")
+        if not alive <= self._sharers:
+            raise RefusedError(Reason.MALFORMED, "survivors who never shared")
         if bucket.own not in alive:
             return self._end("left-out", "the coordinator counts this device as dropped out")
+        self._consent.check_sum(len(alive))
         if body.vectors[body.survivors.index(bucket.own)] != self._vector.sha256:
             raise RefusedError(Reason.EQUIVOCATION, "own vector's hash is not the one uploaded")
         self._survivors = claim
@@ -363,15 +383,26 @@ class DeviceRound:
         """Another offer has taken this one's place, or the daemon stops."""
         return [] if self.state is State.DONE else self._end("abandoned", detail)
 
-    def tick(self, now: float) -> list[Effect]:
-        """Nobody waits for ever: give up after the coordinator's own deadlines have passed."""
+    def tick(self, now: float, *, admission: str) -> list[Effect]:
+        """Nobody waits for ever: give up after the coordinator's own deadlines have passed.
+
+        Before READY that is the offer's deadline, and the coordinator learns what took so long; `admission` is what the
+        device's training admission says at the moment.
+        """
         if self.state is State.DONE or self._give_up_at is None or now < self._give_up_at:
             return []
+        match self.state:
+            case State.FETCHING:
+                return self.refuse(Reason.MISSING_BLOB, "the model was not here by the deadline")
+            case State.WAITING:
+                return self.refuse(Reason.NOT_ADMITTED, admission)
+            case State.TRAINING:
+                return self.refuse(Reason.TRAINING_FAILED, f"not done by the deadline: {admission}")
         return self._end("timed-out", f"nothing from the coordinator while {self.state}")
 
     @property
     def give_up_at(self) -> float | None:
-        """Monotonic seconds at which `tick` ends the round, if it has got that far."""
+        """Monotonic seconds at which `tick` ends the round; None before `start` and after the end."""
         return None if self.state is State.DONE else self._give_up_at
 
     @property
@@ -385,6 +416,9 @@ class DeviceRound:
 
     def _burn(self) -> list[Effect]:
         return [BurnPrekey(self._prekey.prekey_id)] if self._prekey is not None and self._member is None else []
+
+    def _left_s(self, unix_now: float) -> float:
+        return min(max(self.offer.ready_deadline - unix_now, 0.0), _LONGEST_WAIT_S)
 
     def _postpone(self, now: float) -> None:
         self._give_up_at = now + _EXCHANGES * self.offer.phase_seconds
@@ -408,3 +442,8 @@ class DeviceRound:
         if len(seats) < bucket.params.threshold:
             raise RefusedError(Reason.BELOW_THRESHOLD, f"{len(seats)} seats of {bucket.params.threshold}")
         return frozenset(seats)
+
+
+def _printable(text: str) -> str:
+    """Without control characters, which a refusal may not carry, and without half characters, which no text can."""
+    return "".join(character if character.isprintable() else " " for character in text)

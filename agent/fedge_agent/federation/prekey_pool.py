@@ -13,6 +13,8 @@ from fedge_protocol.secagg.prekeys import Prekey, generate
 _BATCH: Final = 32
 _LOW: Final = 8
 _VALID_S: Final = 86_400.0
+_LEAP: Final = 1 << 20
+"""Further than a device gets in the time that a restored backup may be old."""
 _JOB: Final = ""
 """Prekeys belong to no job; their batch is signed under the id of its first prekey as round."""
 
@@ -29,23 +31,30 @@ class PrekeyPool:
         self._voice = voice
         self._random = random
         self._published = asyncio.Event()
+        self._leapt = False
 
     def refill(self) -> None:
         """Publish what the coordinator has not acknowledged, and a new batch when few are left."""
-        waiting = self._store.unpublished()
-        if not waiting and self._store.published_count() < _LOW:
+        if not self._store.unpublished() and self._store.published_count() < _LOW:
             self._store.add_prekeys(generate(self._store.next_prekey_id(), _BATCH, self._random))
-            waiting = self._store.unpublished()
-        if waiting:
-            batch = waiting[:_BATCH]
-            body = Prekeys(statements=tuple(self._statement(prekey) for prekey in batch))
-            self._voice.say(_JOB, batch[0].prekey_id, 0, Up.PREKEYS, body, valid_s=_VALID_S)
+        self._publish()
 
     def acknowledged(self, first_id: int) -> None:
         """The coordinator has the batch that begins with this prekey."""
-        batch = [prekey.prekey_id for prekey in self._store.unpublished() if prekey.prekey_id >= first_id][:_BATCH]
-        self._store.prekeys_published(batch)
+        self._store.prekeys_published(self._batch(first_id))
         self._published.set()
+
+    def refused(self, first_id: int) -> None:
+        """The coordinator will never take the batch that begins with this prekey: it is burned.
+
+        A device whose state was restored from a backup gives ids out again that the coordinator knows with other keys.
+        It leaps over them, once in the life of a process; a coordinator that refuses everything is not argued with.
+        """
+        self._store.burn_prekeys(self._batch(first_id))
+        if not self._leapt:
+            self._leapt = True
+            self._store.add_prekeys(generate(self._store.next_prekey_id() + _LEAP, _BATCH, self._random))
+            self._publish()
 
     async def take(self) -> Prekey:
         """Reserve a prekey, waiting for the coordinator to have some. Bound it with a timeout."""
@@ -56,6 +65,15 @@ class PrekeyPool:
                 return prekey
             self._published.clear()
             await self._published.wait()
+
+    def _batch(self, first_id: int) -> list[int]:
+        return [prekey.prekey_id for prekey in self._store.unpublished() if prekey.prekey_id >= first_id][:_BATCH]
+
+    def _publish(self) -> None:
+        batch = self._store.unpublished()[:_BATCH]
+        if batch:
+            body = Prekeys(statements=tuple(self._statement(prekey) for prekey in batch))
+            self._voice.say(_JOB, batch[0].prekey_id, 0, Up.PREKEYS, body, valid_s=_VALID_S)
 
     def _statement(self, prekey: Prekey) -> PrekeyStatement:
         mask_public, channel_public = prekey.mask_public, prekey.channel_public

@@ -16,6 +16,7 @@ from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import Offer, Round, prekey_statement
 from fedge_protocol.secagg.buckets import assign
 from fedge_protocol.secagg.member import Peer
+from fedge_protocol.secagg.padding import coordinate_range_for
 from fedge_protocol.secagg.params import BucketParams, Suite
 
 CertificateCheck = Callable[[bytes], tuple[str, ec.EllipticCurvePublicKey]]
@@ -61,7 +62,7 @@ def check_round(body: Round, known: Expectation, consent: Consent, check_certifi
     """
     _check_offer(body, known)
     _check_assignment(body, known)
-    consent.check_bucket(len(body.seats))
+    consent.check_sum(len(body.seats))
     params = BucketParams.for_size(len(body.seats), Suite(known.offer.suite))
     if (body.threshold, body.levels) != (params.threshold, params.levels):
         raise RefusedError(Reason.BELOW_THRESHOLD, f"threshold {body.threshold}, levels {body.levels}")
@@ -89,6 +90,8 @@ def _check_offer(body: Round, known: Expectation) -> None:
         raise RefusedError(Reason.WRONG_CONTEXT, "another offer or model than the one trained for")
     if hashlib.sha256(body.seed).digest() != offer.seed_commitment:
         raise RefusedError(Reason.WRONG_CONTEXT, "the seed does not open the offer's commitment")
+    if body.coordinate_range != coordinate_range_for(offer.training.clip_norm, offer.dim):
+        raise RefusedError(Reason.WRONG_CONTEXT, f"coordinate range {body.coordinate_range} is not the offer's")
     if len(body.entrants) < offer.cohort.minimum:
         raise RefusedError(Reason.COHORT_TOO_SMALL, f"{len(body.entrants)} devices, {offer.cohort.minimum} offered")
 

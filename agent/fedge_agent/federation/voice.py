@@ -25,6 +25,8 @@ from fedge_transport.errors import DisconnectedError, TransportError
 
 _log = logging.getLogger(__name__)
 _BACKOFF: Final = Backoff(first_s=4.0, factor=2.0, ceiling_s=60.0, floor_s=2.0)
+_WORTH_SAYING_AGAIN: Final = frozenset({Up.MASKED, Up.SURVIVOR, Up.UNMASK, Up.REFUSAL})
+"""After a restart. READY and SHARES would only bring a device into a sum that it can contribute nothing to any more."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Voice:
         self._outgoing = outgoing
         self._clock = clock
         self._waiting: Resender[bytes, Item] = Resender(uniform, backoff=_BACKOFF, capacity=256)
-        self._of_round: dict[tuple[str, int, int], list[bytes]] = {}
+        self._of_round: dict[tuple[str, int, int], set[bytes]] = {}
         self._wake = asyncio.Event()
         self.bytes_sent = 0
 
@@ -79,12 +81,20 @@ class Voice:
         self._keep(Item(job, round_, attempt, kind, message, self._vector(body)), valid_s)
 
     def say_again(self, since_ms: int, *, valid_s: float) -> int:
-        """After a start: send what was signed since then and not acknowledged, byte for byte. Returns how many."""
-        found = self._store.unacknowledged(since_ms)
+        """After a start: send what was signed since then and not acknowledged, byte for byte. Returns how many.
+
+        Vectors that nothing refers to any more are deleted.
+        """
+        found = [signed for signed in self._store.unacknowledged(since_ms) if signed.kind in _WORTH_SAYING_AGAIN]
+        vectors = set()
         for signed in found:
             body = decode(open_signed(signed.message)[0], Masked) if signed.kind == Up.MASKED else None
             item = Item(signed.job, signed.round, signed.attempt, signed.kind, signed.message, self._vector(body))
             self._keep(item, valid_s)
+            vectors |= {item.vector[1]} if item.vector is not None else set()
+        for path in self._outgoing.iterdir():
+            if path not in vectors:
+                path.unlink()
         return len(found)
 
     async def tell(self, kind: Up, body: Body) -> None:
@@ -93,17 +103,18 @@ class Voice:
 
     def acknowledged(self, sha256: bytes) -> Item | None:
         """The coordinator has the message with this hash. Returns it; None when it was not waiting."""
+        self._store.acknowledged(sha256)
         item = self._waiting.acknowledge(sha256)
         if item is not None:
-            self._store.acknowledged(sha256, _hash)
-            if item.vector is not None:
-                item.vector[1].unlink(missing_ok=True)
+            self._let_go(sha256, item)
         return item
 
     def forget(self, job: str, round_: int, attempt: int) -> None:
         """The round is over: stop sending what belonged to it."""
-        for sha256 in self._of_round.pop((job, round_, attempt), ()):
-            self._waiting.acknowledge(sha256)
+        for sha256 in list(self._of_round.get((job, round_, attempt), ())):
+            item = self._waiting.acknowledge(sha256)
+            if item is not None:
+                self._let_go(sha256, item)
 
     def hurry(self) -> None:
         """The connection is back: send everything that waits."""
@@ -118,6 +129,7 @@ class Voice:
                 await self._send(pending.item)
             for expired in self._waiting.take_expired():
                 _log.info("no acknowledgement of %s, round %s: given up", expired.item.kind, expired.item.round)
+                self._let_go(expired.key, expired.item)
             next_s = self._waiting.next_at()
             self._wake.clear()
             try:
@@ -136,8 +148,18 @@ class Voice:
         now_s = self._clock()
         sha256 = _hash(item.message)
         self._waiting.add(sha256, item, now_s=now_s, deadline_s=now_s + valid_s)
-        self._of_round.setdefault((item.job, item.round, item.attempt), []).append(sha256)
+        self._of_round.setdefault((item.job, item.round, item.attempt), set()).add(sha256)
         self._wake.set()
+
+    def _let_go(self, sha256: bytes, item: Item) -> None:
+        """Nothing sends this item any more: its vector is not needed either."""
+        key = (item.job, item.round, item.attempt)
+        waiting = self._of_round.get(key, set())
+        waiting.discard(sha256)
+        if not waiting:
+            self._of_round.pop(key, None)
+        if item.vector is not None:
+            item.vector[1].unlink(missing_ok=True)
 
     async def _send(self, item: Item) -> None:
         if not await self._publish(item.kind, item.message) or item.vector is None:

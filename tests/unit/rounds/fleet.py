@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,7 +27,7 @@ from fedge_coordinator.rounds.machine import RoundMachine, Verdict
 from fedge_coordinator.rounds.plan import RoundPlan
 from fedge_protocol.cose import decode, encode, sign_raw
 from fedge_protocol.eip712 import Domain, Receipt, job_id
-from fedge_protocol.errors import RefusedError
+from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.ids import device_id_of
 from fedge_protocol.messages import (
     BlobRef,
@@ -39,10 +40,13 @@ from fedge_protocol.messages import (
     Round,
     Survivors,
     Training,
+    Unmask,
     UnmaskRequest,
+    UnmaskShares,
     prekey_statement,
 )
 from fedge_protocol.receipts import sign_receipt
+from fedge_protocol.sealing import unseal
 from fedge_protocol.secagg.masking import mask
 from fedge_protocol.secagg.params import Suite
 from fedge_protocol.secagg.prekeys import Prekey, generate
@@ -52,6 +56,13 @@ from fedge_protocol.secp256k1 import ChainKey
 
 FLEET = "test"
 PHASE_S = 10
+ANYTHING = Consent(sources=frozenset({"watch"}), allow_small_cohort=True)
+ANSWERS = {
+    Down.ROUND: Kind.SHARES,
+    Down.INBOUND: Kind.MASKED,
+    Down.SURVIVORS: Kind.SURVIVOR,
+    Down.UNMASK_REQUEST: Kind.UNMASK,
+}
 
 
 def certificate_of(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
@@ -69,19 +80,23 @@ def certificate_of(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-@dataclass
+@dataclass(eq=False)
 class Device:
-    """One device: keys, a machine, and a "worker" that masks a known vector."""
+    """One device: keys, a machine, and a "worker" that masks a known vector.
 
-    update: np.ndarray
+    `revealed` holds, by seat, which of the two secrets of a peer it gave a share of: True for its mask key.
+    """
+
+    update: npt.NDArray[np.float32]
     samples: int = 40
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     chain: ChainKey = field(default_factory=ChainKey.generate)
-    machine: DeviceRound | None = None
+    machine: DeviceRound = field(init=False)
     outbox: dict[Kind, bytes] = field(default_factory=dict)
     outcome: device_effects.Finished | None = None
-    quantised: np.ndarray | None = None
+    quantised: npt.NDArray[np.uint16] = field(init=False)
     burned: list[int] = field(default_factory=list)
+    revealed: dict[int, set[bool]] = field(default_factory=dict)
     dead: bool = False
 
     def __post_init__(self) -> None:
@@ -108,7 +123,15 @@ class Fleet:
     """Devices, one coordinator machine with its journal, and a network that can lose, repeat and reorder."""
 
     def __init__(
-        self, sizes: int, *, dim: int = 200, target: int | None = None, minimum: int = 2, seed: int = 1
+        self,
+        sizes: int,
+        *,
+        dim: int = 200,
+        target: int | None = None,
+        minimum: int = 2,
+        seed: int = 1,
+        floor: int = 0,
+        consent: Consent = ANYTHING,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.dim = dim
@@ -118,6 +141,7 @@ class Fleet:
         self.devices = [Device(rng.normal(0, 0.02, dim).astype(np.float32), 10 * (k + 1)) for k in range(sizes)]
         self.by_name = {device.name: device for device in self.devices}
         self.downs: deque[Send] = deque()
+        self.ups: deque[tuple[Device, Kind]] = deque()
         self.outcome: RoundSummed | RoundAborted | None = None
         self.refused: list[tuple[str, str]] = []
         seed_bytes, seal_key = os.urandom(32), X25519PrivateKey.generate()
@@ -133,7 +157,7 @@ class Fleet:
             weights=BlobRef(hashlib.sha256(weights).digest(), len(weights)),
             dim=dim,
             training=Training("watch", 1, 0.1, 0.0, 0.0, 1.0, 1000, 10, 16),
-            cohort=Cohort(minimum=minimum, target=target or sizes, allow_small=True),
+            cohort=Cohort(minimum=minimum, target=target or sizes, allow_small=consent.allow_small_cohort),
             suite=1,
             seed_commitment=hashlib.sha256(seed_bytes).digest(),
             seal_key=seal_key.public_key().public_bytes_raw(),
@@ -149,7 +173,7 @@ class Fleet:
             seal_private=seal_key.private_bytes_raw(),
             rotation_seed=os.urandom(32),
             opened_ms=self.now_ms,
-            floor=0,
+            floor=floor,
         )
         self.coordinator = RoundMachine(self.plan, self.blobs.__getitem__)
         for device in self.devices:
@@ -158,19 +182,24 @@ class Fleet:
                 device=device.name,
                 offer=offer,
                 offer_hash=self.plan.offer_hash,
-                consent=Consent(sources=frozenset({"watch"}), allow_small_cohort=True),
+                consent=consent,
                 signer=device,
                 check_certificate=self.check_certificate,
                 random=os.urandom,
             )
 
-    def check_certificate(self, der: bytes):
+    def check_certificate(self, der: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
         for device in self.devices:
             if device.certificate == der:
                 return device.name, device.key.public_key()
-        raise AssertionError
+        raise RefusedError(Reason.BAD_SIGNATURE, "a certificate of nobody")
 
     # --- the coordinator's driver, in memory
+
+    @property
+    def now(self) -> float:
+        """The devices' monotonic clock, seconds."""
+        return self.now_ms / 1000
 
     def restart(self) -> None:
         """Kill the coordinator: what is not in the journal is gone."""
@@ -210,16 +239,20 @@ class Fleet:
 
     def train(self, *devices: Device) -> None:
         for device in devices or self.devices:
-            for step in ("start", "fetched", "admitted"):
-                self.run(device, getattr(device.machine, step)())
+            unix_now = self.now_ms / 1000
+            self.run(device, device.machine.start(now=self.now, unix_now=unix_now))
+            self.run(device, device.machine.fetched())
+            self.run(device, device.machine.admitted())
             prekey = device.prekeys[1]
-            self.run(device, device.machine.trained(device.samples, prekey, now=0.0, unix_now=self.now_ms / 1000))
+            self.run(device, device.machine.trained(device.samples, self.dim, prekey, now=self.now, unix_now=unix_now))
 
     def run(self, device: Device, todo: list[device_effects.Effect]) -> None:
         for effect in todo:
             match effect:
                 case device_effects.Say(kind=kind, body=body):
-                    device.outbox[Kind(str(kind))] = encode(body)
+                    self.signed_once(device, Kind(str(kind)), encode(body))
+                    if isinstance(body, Unmask):
+                        self.note_revealed(device, body)
                 case device_effects.MaskUpdate():
                     device.quantised = quantise(
                         rotate(device.update, effect.rotation_seed),
@@ -245,6 +278,15 @@ class Fleet:
                 case _:
                     pass
 
+    def signed_once(self, device: Device, kind: Kind, body: bytes) -> None:
+        """What the device's store does: never two bodies of one kind."""
+        assert device.outbox.setdefault(kind, body) == body, f"{kind} was signed twice"
+
+    def note_revealed(self, device: Device, body: Unmask) -> None:
+        plain = unseal(self.plan.seal_private, body.sealed, body.context)
+        for answer in decode(plain, UnmaskShares).answers:
+            device.revealed.setdefault(answer.seat, set()).add(answer.of_mask_key)
+
     def say(self, device: Device, kind: Kind) -> Verdict | None:
         """Deliver what a device has to say, as often as asked."""
         body = device.outbox[kind]
@@ -260,43 +302,57 @@ class Fleet:
         device = self.by_name[send.device]
         if device.dead:
             return
-        body, machine = encode(send.body), device.machine
+        answer = self.tell(device, send.kind, encode(send.body))
+        if answer is not None:
+            self.ups.append((device, answer))
+
+    def tell(self, device: Device, kind: Down, body: bytes) -> Kind | None:
+        """Have a device hear a body signed by whoever is the coordinator. What it has to answer, if anything."""
+        machine, now = device.machine, self.now
         try:
-            match send.kind:
+            match kind:
                 case Down.ROUND:
-                    todo = machine.round_opened(decode(body, Round), body, now=0.0)
+                    todo = machine.round_opened(decode(body, Round), body, now=now)
                 case Down.INBOUND:
-                    todo = machine.inbound(decode(body, Inbound), now=0.0)
+                    todo = machine.inbound(decode(body, Inbound), now=now)
                 case Down.SURVIVORS:
-                    todo = machine.survivors(decode(body, Survivors), now=0.0)
+                    todo = machine.survivors(decode(body, Survivors), now=now)
                 case Down.UNMASK_REQUEST:
-                    todo = machine.unmask(decode(body, UnmaskRequest), now=0.0)
+                    todo = machine.unmask(decode(body, UnmaskRequest), now=now)
                 case _:
-                    raise AssertionError(send.kind)
+                    raise AssertionError(kind)
         except RefusedError as error:
-            self.refused.append((str(send.kind), str(error.reason)))
-            return
+            self.refused.append((str(kind), str(error.reason)))
+            return None
         self.run(device, todo)
-        answers = {
-            Down.ROUND: Kind.SHARES,
-            Down.INBOUND: Kind.MASKED,
-            Down.SURVIVORS: Kind.SURVIVOR,
-            Down.UNMASK_REQUEST: Kind.UNMASK,
-        }
-        answer = answers[send.kind]
-        if answer in device.outbox and not device.dead:
-            self.say(device, answer)
+        return ANSWERS[kind] if ANSWERS[kind] in device.outbox else None
 
     def pump(self, *, until: object = None) -> None:
         """Deliver until nothing is under way."""
-        while self.downs and self.outcome is None:
+        while (self.downs or self.ups) and self.outcome is None:
+            if self.ups:
+                device, kind = self.ups.popleft()
+                if not device.dead:
+                    self.say(device, kind)
+                continue
             if until is not None and self.coordinator.phase == until:
                 return
             self.hear(self.downs.popleft())
 
+    def settle(self) -> None:
+        """What a network that has become quiet leads to: everybody resends, deadlines pass, the round ends."""
+        for _ in range(8):
+            self.ups.extend((d, kind) for d in self.devices for kind in d.outbox if kind is not Kind.REFUSAL)
+            self.resend()
+            self.pump()
+            if self.outcome is not None:
+                return
+            self.tick(PHASE_S + 1)
+        raise AssertionError("the round never ends")
+
     # --- what must be true
 
-    def expected_sum(self, survivors: list[Device]) -> np.ndarray:
+    def expected_sum(self, survivors: list[Device]) -> npt.NDArray[np.uint16]:
         total = np.zeros_like(survivors[0].quantised)
         for device in survivors:
             total += device.quantised
