@@ -103,6 +103,7 @@ def _run(config: Config, _: argparse.Namespace) -> int:
     from fedge_agent import waiting  # noqa: PLC0415 - only the daemon pays for the daemon's imports
     from fedge_agent.identity.errors import IdentityError, NotEnrolledError  # noqa: PLC0415
     from fedge_agent.kernel_layer import AdmissionRequiredError  # noqa: PLC0415
+    from fedge_agent.store import StoreUnusableError  # noqa: PLC0415
 
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     try:
@@ -117,6 +118,9 @@ def _run(config: Config, _: argparse.Namespace) -> int:
     except (IdentityError, AdmissionRequiredError) as error:
         print(f"fedge-agent: {error}", file=sys.stderr)
         return EX_CONFIG
+    except StoreUnusableError as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_FAILED
 
 
 def _enroll(config: Config, options: argparse.Namespace) -> int:
@@ -189,13 +193,17 @@ def _steer(config: Config, options: argparse.Namespace) -> int:
 
 
 def _outbox(config: Config, options: argparse.Namespace) -> int:
-    from fedge_agent.store import DeviceStore  # noqa: PLC0415 - a short-lived command of its own
+    from fedge_agent.store import DeviceStore, StoreUnusableError  # noqa: PLC0415 - a short-lived command of its own
 
     path = config.state_dir / "state.db"
     if not path.exists():
         print(f"fedge-agent: no {path}: nothing has left this device", file=sys.stderr)
         return EX_NOT_ENROLLED
-    store = DeviceStore(path, lambda: 0)
+    try:
+        store = DeviceStore(path, lambda: 0)
+    except StoreUnusableError as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_FAILED
     try:
         rows = [
             {

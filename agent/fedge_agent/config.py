@@ -13,6 +13,7 @@ from msgspec import Meta
 from fedge_agent.admission.policy import AdmissionPolicy, PolicyValueError
 from fedge_agent.federation.consent import Consent
 from fedge_protocol.faults import Fault, faults, path_text
+from fedge_protocol.secagg.params import SECURE_FLOOR
 
 DEFAULT_PATH: Final = Path("/etc/fedge/agent.toml")
 EX_CONFIG: Final = 78
@@ -28,10 +29,10 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConsentTable(_Table, frozen=True):
-    """`[consent]`."""
+    """`[consent]`. Fewer than `minimum_cohort` devices are accepted only by saying `allow_small_cohort = true`."""
 
     allow_small_cohort: bool = False
-    minimum_cohort: Annotated[int, Meta(ge=2, le=4096)] = 16
+    minimum_cohort: Annotated[int, Meta(ge=SECURE_FLOOR, le=4096)] = SECURE_FLOOR
     max_epochs: Annotated[int, Meta(ge=1, le=1000)] = 100
     max_parameters: Annotated[int, Meta(ge=1, le=8_000_000)] = 2_000_000
 

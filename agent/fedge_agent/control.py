@@ -26,7 +26,6 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
     Raises:
         OSError: the socket cannot be made.
     """
-    _make_room(path)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -39,23 +38,30 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
         finally:
             writer.close()
 
-    previous = os.umask(0o117)
-    try:
-        return await asyncio.start_unix_server(answer, path, limit=MAX_REQUEST_BYTES)
-    finally:
-        os.umask(previous)
+    return await asyncio.start_unix_server(answer, sock=_bound(path), limit=MAX_REQUEST_BYTES)
 
 
-def _make_room(path: Path) -> None:
+def _bound(path: Path) -> socket.socket:
+    """A socket that is at its path with its mode from the first moment; no task runs while the umask is another."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         path.unlink()  # left by a killed daemon
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(previous)
+    return listener
 
 
 def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"error": "no JSON"}
     command = request.get("command") if isinstance(request, dict) else None
     handler = handlers.get(command) if isinstance(command, str) else None
@@ -66,7 +72,7 @@ def ask(path: Path, command: str) -> dict[str, Any]:
     """Ask the daemon, from another process.
 
     Raises:
-        DaemonUnreachableError: nobody answers within 5 s, or not with a JSON object.
+        DaemonUnreachableError: nobody answers within 5 s, or not with a JSON object, or it does not know the command.
         PermissionError: the socket is not ours to use.
     """
     try:
@@ -84,4 +90,6 @@ def ask(path: Path, command: str) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise DaemonUnreachableError(f"what answers at {path} is no fedge-agent")
+    if "error" in found:
+        raise DaemonUnreachableError(f"the daemon at {path} answers: {found['error']}; restart it after an update")
     return found

@@ -6,8 +6,8 @@ import ctypes
 import logging
 import os
 import signal
+import threading
 import time
-from collections.abc import AsyncIterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +24,11 @@ from fedge_agent.admission.worker_control import Limits, WorkerControl
 from fedge_agent.config import Config
 from fedge_agent.federation.client import Belonging, FederationClient, presence_message
 from fedge_agent.federation.driver import Parts
+from fedge_agent.federation.handover import empty
 from fedge_agent.federation.prekey_pool import PrekeyPool
 from fedge_agent.federation.voice import Voice
 from fedge_agent.identity import keys, record, renewal
-from fedge_agent.identity.errors import IdentityError
+from fedge_agent.identity.errors import CaUnreachableError, IdentityError
 from fedge_agent.identity.record import Enrolment
 from fedge_agent.kernel_layer import KernelLayer
 from fedge_agent.status import StatusBoard
@@ -45,6 +46,8 @@ _PR_SET_DUMPABLE: Final = 4
 _DEFAULT_PORT: Final = 8883
 _FINISH_GRACE_S: Final = 5.0
 _RENEWAL_CHECK_S: Final = 3600.0
+_PAUSED: Final = "paused"
+"""A file of the state directory: the owner's word outlives the daemon."""
 _MIB: Final = 1024 * 1024
 
 
@@ -66,6 +69,7 @@ class _Daemon:
         self._config = config
         self._notifier = sdnotify.SystemdNotifier()
         self._stop = asyncio.Event()
+        self._stopped = threading.Event()
         self._board: StatusBoard | None = None
         self._client: FederationClient | None = None
 
@@ -86,7 +90,8 @@ class _Daemon:
         )
         settings = _connection_settings(enrolment, farewell)
         try:
-            async with Connection(settings) as connection, _scope(self._admission(kernel)) as admission:
+            async with Connection(settings) as connection:
+                admission = self._admission(kernel)
                 parts = self._parts(enrolment.fleet, identity, store, connection, admission, kernel)
                 belonging = _belonging(enrolment)
                 client = FederationClient(
@@ -128,7 +133,7 @@ class _Daemon:
         folders = {name: config.state_dir / name for name in ("blobs", "work", "outgoing")}
         for folder in folders.values():
             folder.mkdir(mode=0o700, exist_ok=True)
-        _empty(folders["work"])
+        empty(folders["work"])
         voice = Voice(fleet, identity, store, connection, folders["outgoing"])
         memory = config.worker.memory_max_mib
         return Parts(
@@ -162,31 +167,50 @@ class _Daemon:
             self._config.control_socket,
             {
                 "status": board.full,
-                "pause": lambda: _decision(admission.freeze().text),
-                "resume": lambda: _decision(admission.thaw().text),
+                "pause": lambda: self._pause(admission),
+                "resume": lambda: self._resume(admission),
             },
         )
-        serving = asyncio.create_task(client.run(), name="federation")
-        chores = [
-            asyncio.create_task(self._watchdog(), name="watchdog"),
+        if self._pause_file.exists():
+            admission.freeze()
+        # None of these ends while the daemon runs; if one does, the daemon ends with its error instead of limping on.
+        vital = [
+            asyncio.create_task(client.run(), name="federation"),
+            asyncio.create_task(admission.run(), name="admission"),
             asyncio.create_task(self._renewal(enrolment, connection), name="renewal"),
         ]
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        others = [
+            asyncio.create_task(self._stop.wait(), name="stop"),
+            asyncio.create_task(self._watchdog(), name="watchdog"),
+        ]
         self._notifier.notify("READY=1")
         self._tell_systemd()
         try:
-            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
+            await asyncio.wait([*vital, others[0]], return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
                 await self._leave(client)
         finally:
             self._notifier.notify("STOPPING=1")
+            self._stopped.set()
             server.close()
-            for task in (*chores, stopping, serving):
+            for task in (*others, *vital):
                 task.cancel()
-            results = await asyncio.gather(serving, *chores, return_exceptions=True)
+            results = await asyncio.gather(*vital, *others, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    @property
+    def _pause_file(self) -> Path:
+        return self._config.state_dir / _PAUSED
+
+    def _pause(self, admission: AdmissionController) -> dict[str, Any]:
+        self._pause_file.touch(mode=0o600)
+        return {"admission": admission.freeze().text}
+
+    def _resume(self, admission: AdmissionController) -> dict[str, Any]:
+        self._pause_file.unlink(missing_ok=True)
+        return {"admission": admission.thaw().text}
 
     async def _leave(self, client: FederationClient) -> None:
         """Finish the short exchanges if they are under way, else leave the round, and say goodbye."""
@@ -211,26 +235,23 @@ class _Daemon:
         while True:
             if renewal.due(enrolment, time.time()):
                 try:
-                    enrolment = await asyncio.to_thread(renewal.renew, self._config.state_dir, rotate_key=False)
+                    enrolment = await asyncio.to_thread(
+                        renewal.renew, self._config.state_dir, rotate_key=False, sleep=self._sleep_unless_stopped
+                    )
                     await connection.reconnect()
                     _log.info("certificate renewed, valid until %s", time.ctime(enrolment.device.not_after))
-                except IdentityError as error:
+                except (IdentityError, OSError) as error:
                     _log.warning("the certificate could not be renewed: %s", error)
             await asyncio.sleep(_RENEWAL_CHECK_S)
+
+    def _sleep_unless_stopped(self, seconds: float) -> None:
+        """Between attempts at a renewal, in its thread, which the process waits for at its end."""
+        if self._stopped.wait(seconds):
+            raise CaUnreachableError("the agent is stopping")
 
     def _tell_systemd(self) -> None:
         if self._board is not None:
             self._notifier.notify(f"STATUS={self._board.line()}")
-
-
-@contextlib.asynccontextmanager
-async def _scope(admission: AdmissionController) -> AsyncIterator[AdmissionController]:
-    running = asyncio.create_task(admission.run(), name="admission")
-    try:
-        yield admission
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 def _belonging(enrolment: Enrolment) -> Belonging:
@@ -263,15 +284,6 @@ def _connection_settings(enrolment: Enrolment, farewell: bytes) -> ConnectionSet
         key_file=enrolment.key_file,
         will=Will(topics.presence(enrolment.fleet, enrolment.device_id), farewell),
     )
-
-
-def _decision(text: str) -> dict[str, Any]:
-    return {"admission": text}
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
 
 
 def _version() -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedge_agent.config import KernelTable
-from fedge_agent.kernel.cgroup import own_cgroup, unit_cgroup
+from fedge_agent.kernel.cgroup import unit_cgroup
 from fedge_agent.kernel.doctor import refusals
 from fedge_agent.kernel.errors import KernelLayerError
 from fedge_agent.kernel.reader import MapReader
@@ -88,12 +88,3 @@ def _unit_cgroup() -> Path | None:
     except KernelLayerError as error:
         _log.info("no cgroup of its own, the worker is paused by signals: %s", error)
         return None
-
-
-def in_cgroup(path: Path) -> bool:
-    """Whether this process is in `path` or below it."""
-    try:
-        own = own_cgroup()
-    except KernelLayerError:
-        return False
-    return own == path or path in own.parents
