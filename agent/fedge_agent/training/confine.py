@@ -17,7 +17,7 @@ from pathlib import Path
 
 ON = "on"
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446  # same on every architecture
 _LANDLOCK_CREATE_RULESET_VERSION, _LANDLOCK_RULE_PATH_BENEATH = 1, 1
@@ -28,6 +28,14 @@ _FILE_RIGHTS_ABI_1, _REFER, _TRUNCATE, _IOCTL_DEVICE = (1 << 13) - 1, 1 << 13, 1
 _WRITE = (1 << 1) | (1 << 5) | (1 << 8)  # write a file, remove a file, make a regular file
 _BIND_AND_CONNECT_TCP, _SCOPE_SOCKETS_AND_SIGNALS = 3, 3
 _NETWORK_ABI, _SCOPE_ABI = 4, 6  # Linux 6.7 and 6.12
+
+_SECCOMP_MODE_FILTER = 2
+_SECCOMP_RET_ALLOW, _SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4  # in struct seccomp_data
+_IO_URING_SETUP, _X32 = 425, 0x40000000
+# machine: (AUDIT_ARCH_*, number of socket(2))
+_SOCKET_CALLS = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -117,13 +125,42 @@ def _yield_cpu(nice: int, *, idle: bool) -> str:
 
 
 def _leave_network() -> str:
-    """Move into a network namespace that has nothing but a loopback that is down."""
+    """Move into a network namespace that has nothing but a loopback that is down; else have sockets refused."""
     if _libc.unshare(_CLONE_NEWNET) == 0:
         return ON
     if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-        return f"off: {_last_error()}"
+        refused = _last_error()
+        filtered = _refuse_sockets()
+        return ON if filtered == ON else f"off: no namespace: {refused}; no filter: {filtered}"
     dropped = _drop_capabilities()
     return ON if dropped == ON else f"on, but capabilities in the new user namespace remain: {dropped}"
+
+
+def _refuse_sockets() -> str:
+    """Have the kernel refuse every new socket, for a unit that may make no namespaces. Pipes and open files stay."""
+    known = _SOCKET_CALLS.get(os.uname().machine)
+    if known is None:
+        return f"off: the number of socket(2) on {os.uname().machine} is not known"
+    architecture, socket_number = known
+    refuse = 7  # line of the filter that refuses; jumps count from the next line
+    program = (
+        (_LOAD, 0, 0, _ARCHITECTURE_OFFSET),
+        (_EQUAL, 0, refuse - 2, architecture),
+        (_LOAD, 0, 0, _NUMBER_OFFSET),
+        (_AT_LEAST, refuse - 4, 0, _X32),
+        (_EQUAL, refuse - 5, 0, socket_number),
+        (_EQUAL, refuse - 6, 0, _IO_URING_SETUP),
+        (_RETURN, 0, 0, _SECCOMP_RET_ALLOW),
+        (_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM),
+    )
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
+    header = struct.pack("@HP", len(program), ctypes.addressof(code))
+    done = _prctl(_PR_SET_NO_NEW_PRIVS, 1)  # without it a filter needs a capability
+    if done != ON:
+        return done
+    unused = ctypes.c_ulong(0)
+    result = _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), header, unused, unused)
+    return ON if result == 0 else f"off: {_last_error()}"
 
 
 def _drop_capabilities() -> str:

@@ -93,3 +93,38 @@ def test_a_process_whose_parent_is_gone_ends(shared):
     ended = run(shared, parent=1)
     assert ended.returncode != 0
     assert "the parent, process 1, has ended" in ended.stderr
+
+
+FILTERED = """
+import ctypes, errno, json, os, socket, sys
+sys.path.insert(0, sys.argv[1])
+import confine
+found = {"measure": confine._refuse_sockets(), "refused": []}
+for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK):
+    try:
+        socket.socket(family, socket.SOCK_DGRAM)
+    except PermissionError:
+        found["refused"].append(family.name)
+libc = ctypes.CDLL(None, use_errno=True)
+made = libc.syscall(425, 1, None)
+found["io_uring"] = errno.errorcode[ctypes.get_errno()] if made < 0 else "made"
+reader, writer = os.pipe()
+os.write(writer, b"still there")
+found["pipe"] = os.read(reader, 20).decode()
+print(json.dumps(found))
+"""
+
+
+def test_a_worker_that_may_make_no_namespace_is_refused_every_socket_by_a_filter(shared):
+    machine = os.uname().machine
+    if machine not in {"x86_64", "aarch64"}:
+        pytest.skip(f"the filter is not written for {machine}")
+    user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+    command = ["/usr/bin/python3", "-c", FILTERED, shared]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, **user)
+    assert json.loads(done.stdout) == {
+        "measure": "on",
+        "refused": ["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"],
+        "io_uring": "EPERM",
+        "pipe": "still there",
+    }
