@@ -80,7 +80,7 @@ class _Service:
         async with AsyncExitStack() as stack:
             store = open_store(Path(config.state_dir) / "coordinator.db", exclusive=True)
             stack.callback(store.close)
-            store.devices.all_offline()
+            were_online = store.devices.all_offline()
             settlement = await self._settlement(store, stack)
             connection = await stack.enter_async_context(Connection(_connection_settings(config)))
             source = HttpsSource(
@@ -90,7 +90,9 @@ class _Service:
                 key=Path(config.identity.key),
             )
             stack.push_async_callback(source.close)
-            serving = asyncio.create_task(self._run_parts(store, settlement, connection, source), name="parts")
+            serving = asyncio.create_task(
+                self._run_parts(store, settlement, connection, source, were_online), name="parts"
+            )
             stopping = asyncio.create_task(self._stop.wait(), name="stop")
             notifier.notify("READY=1")
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -103,11 +105,16 @@ class _Service:
         return 0
 
     async def _run_parts(
-        self, store: Store, settlement: Settlement, connection: Connection, source: HttpsSource
+        self,
+        store: Store,
+        settlement: Settlement,
+        connection: Connection,
+        source: HttpsSource,
+        were_online: frozenset[str],
     ) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            self._build(store, settlement, connection, source)
+            self._build(store, settlement, connection, source, were_online)
 
     async def _settlement(self, store: Store, stack: AsyncExitStack) -> Settlement:
         config = self._config
@@ -129,7 +136,14 @@ class _Service:
         stack.callback(chain.close)
         return chain
 
-    def _build(self, store: Store, settlement: Settlement, connection: Connection, source: HttpsSource) -> None:
+    def _build(
+        self,
+        store: Store,
+        settlement: Settlement,
+        connection: Connection,
+        source: HttpsSource,
+        were_online: frozenset[str],
+    ) -> None:
         group, config = self._started(), self._config
         events, metrics = self._events, Metrics(_version())
         observer = Observing(events, metrics)
@@ -155,7 +169,7 @@ class _Service:
         post = Post(connection, config.fleet, _private_key(Path(config.identity.key)))
         blobs = BlobPublisher(connection, config.fleet)
         intake = Intake(config.fleet, LoggedMembership(members, store.devices.revoked))
-        hub = Hub(config.fleet, connection, intake, store, post, blobs, observer, clock_ms)
+        hub = Hub(config.fleet, connection, intake, store, post, blobs, observer, clock_ms, were_online)
         held_out = {job: [Path(path) for path in paths] for job, paths in config.held_out.items()}
 
         parts = Parts(
@@ -166,7 +180,8 @@ class _Service:
             settlement=settlement,
             finisher=Finisher(config.fleet, store, settlement, held_out, clock_ms),
             observer=observer,
-            online=lambda: hub.online() & {member.device_id for member in members.all()},
+            expected=lambda: hub.expected() & {member.device_id for member in members.all()},
+            connected=hub.connected,
             finished=settler.poke,
             clock_ms=clock_ms,
             random=os.urandom,
@@ -181,6 +196,9 @@ class _Service:
             settlement=settlement,
             clock_ms=clock_ms,
         )
+        # Jobs before the hub: each stands where its journal ends before the first message is taken.
+        for job in store.jobs.all():
+            changed(job.name)
         group.create_task(_follow(members, source), name="membership")
         group.create_task(hub.run(), name="hub")
         group.create_task(settler.run(), name="settlement")
@@ -188,8 +206,6 @@ class _Service:
         if config.metrics is not None:
             probes = build_probes(metrics.registry, lambda: [] if connection.connected else ["no broker connection"])
             group.create_task(serve_loopback(probes, config.metrics.host, config.metrics.port), name="metrics")
-        for job in store.jobs.all():
-            changed(job.name)
 
     def _job_changer(self, store: Store, hub: Hub, parts: Parts) -> Callable[[str], None]:
         """Start the runner of a job that may run, tell one that runs already."""

@@ -18,6 +18,7 @@ from fedge_protocol import topics
 from fedge_protocol.cose import encode, verify_raw
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import (
+    PRESENCE_KIND,
     Ack,
     Down,
     Masked,
@@ -40,10 +41,11 @@ from fedge_transport.inbox import Incoming
 
 _log = logging.getLogger(__name__)
 _BATCH: Final = 32
+_PRESUMED_MS: Final = 60_000
 
 
 class Hub:
-    """Owns the subscription; `runners` are the jobs that run now, by name."""
+    """Owns the subscription; `runners` are the jobs that run now, by name. `were_online`: before a restart."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Hub:
         publisher: BlobPublisher,
         observer: Observer,
         clock_ms: Callable[[], int],
+        were_online: frozenset[str] = frozenset(),
     ) -> None:
         self.runners: dict[str, JobRunner] = {}
         self._fleet = fleet
@@ -68,13 +71,26 @@ class Hub:
         self._uploads = Uploads()
         self._complete: list[Complete] = []
         self._online: set[str] = set()
+        self._presumed = set(were_online)
+        self._presumed_until_ms = clock_ms() + _PRESUMED_MS
+        self._reached = False
         self._wanted: asyncio.Queue[bytes] = asyncio.Queue()
         self._joined: asyncio.Queue[str] = asyncio.Queue()
         self._after: list[Callable[[], None]] = []
 
-    def online(self) -> frozenset[str]:
-        """Devices whose birth was the last that was heard of them."""
-        return frozenset(self._online)
+    def expected(self) -> frozenset[str]:
+        """Devices that may still answer: whose birth was the last that was heard of them.
+
+        Right after a start also those that were online before and have not been heard of since, or a killed coordinator
+        would go on without them.
+        """
+        if self._clock_ms() >= self._presumed_until_ms:
+            self._presumed.clear()
+        return frozenset(self._online | self._presumed)
+
+    def connected(self) -> bool:
+        """Whether devices can be heard, and the rounds know that they can."""
+        return self._reached and self._connection.connected
 
     def member_joined(self, device: str) -> None:
         """The CA has entered a device: its birth may have come, and been refused, before that was known here."""
@@ -93,12 +109,15 @@ class Hub:
         first = True
         async for event in self._connection.events():
             if not isinstance(event, Connected):
+                self._reached = False
                 continue
-            if not event.session_present and not first:
+            forgotten = not event.session_present and not first
+            if forgotten:
                 self._observer.happened(Event("broker-lost-session", self._clock_ms()))
                 await self._publisher.republish()
-                for runner in list(self.runners.values()):
-                    await runner.reconnected()
+            for runner in list(self.runners.values()):
+                await runner.reconnected(forgotten=forgotten)
+            self._reached = True
             first = False
 
     async def _answer_wants(self) -> None:
@@ -157,7 +176,8 @@ class Hub:
         try:
             opened = self._intake.open(incoming.topic, incoming.payload)
         except RefusedError as error:
-            if incoming.payload:
+            # An empty retained presence is how a broker is told to forget a device; it says nothing.
+            if incoming.payload or kind != PRESENCE_KIND:
                 self._refused("unverified", kind, error)
             return
         if isinstance(opened, Chunk):
@@ -174,7 +194,7 @@ class Hub:
             self._store.devices.refused(device, str(error.reason), error.detail[:256])
             self._acknowledge(message, refused=error.reason)
 
-    def _dispatch(self, message: Message) -> None:  # noqa: C901 - one flat case a kind
+    def _dispatch(self, message: Message) -> None:
         device, body = message.sender.device, message.body
         match body:
             case Presence():
@@ -192,10 +212,8 @@ class Hub:
                 self._take(self._runner_of(body.job), Kind.READY, message)
             case Refusal():
                 self._refusal(message, body)
-            case Masked():
-                self._masked(message, body)
-            case Shares() | Survivor() | Unmask():
-                self._take(self._runner_for(body.context), Kind(message.kind), message)
+            case Shares() | Masked() | Survivor() | Unmask():
+                self._answer(message, body)
 
     def _runner_of(self, job: str) -> JobRunner:
         try:
@@ -223,8 +241,17 @@ class Hub:
         )
         self._take(self._runner_of(body.job), Kind.REFUSAL, message)
 
-    def _masked(self, message: Message, body: Masked) -> None:
+    def _answer(self, message: Message, body: Shares | Masked | Survivor | Unmask) -> None:
+        if any(runner.has_ended(body.context) for runner in self.runners.values()):
+            self._acknowledge(message)  # the round did without it
+            return
         runner = self._runner_for(body.context)
+        if isinstance(body, Masked):
+            self._masked(runner, message, body)
+        else:
+            self._take(runner, Kind(message.kind), message)
+
+    def _masked(self, runner: JobRunner, message: Message, body: Masked) -> None:
         runner.check_seated(message.sender.device)
         if self._store.blobs.has(body.vector.sha256):
             self._take(runner, Kind.MASKED, message)
@@ -235,7 +262,8 @@ class Hub:
         try:
             complete = self._uploads.add(chunk)
         except RefusedError as error:
-            if error.reason is not Reason.MISSING_BLOB:
+            # Of a vector that is here already, chunks come again when its device did not get the acknowledgement.
+            if error.reason is not Reason.MISSING_BLOB or not self._store.blobs.has(chunk.sha256):
                 self._refused(chunk.device, Up.CHUNK, error)
             return
         if complete is not None:
@@ -258,6 +286,7 @@ class Hub:
         self._store.devices.presence(
             device, online=body.online, version=body.version, missing_features=body.missing_features
         )
+        self._presumed.discard(device)
         (self._online.add if body.online else self._online.discard)(device)
         self._observer.happened(
             Event("device-online" if body.online else "device-offline", self._clock_ms(), {"device": device})

@@ -26,6 +26,9 @@ from fedge_protocol.messages import (
     Want,
 )
 
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+"""The longest signed message of a device is SHARES in a bucket of 128: 33 KiB. More is not even decoded."""
+
 _TYPES: Final[Mapping[str, type[Body]]] = {
     Up.PREKEYS: Prekeys,
     Up.READY: Ready,
@@ -109,6 +112,8 @@ class Intake:
         raise RefusedError(Reason.WRONG_TOPIC, topic)
 
     def _message(self, device: str, kind: str, body_type: type[Body], payload: bytes) -> Message:
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise RefusedError(Reason.OVERSIZED, f"{len(payload)} bytes, at most {MAX_MESSAGE_BYTES}")
         sender = self._members.sender(device)
         encoded = verify(payload, sender.public_key, context_of(self._fleet, device, kind))
         return Message(sender, kind, decode(encoded, body_type), encoded, hashlib.sha256(payload).digest())

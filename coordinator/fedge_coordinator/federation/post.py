@@ -59,6 +59,11 @@ class Post:
             else:
                 return
 
+    async def flushed(self) -> None:
+        """Return when all that was said so far is with the broker, or was dropped."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self) -> None:
         """Let what was started end."""
         if self._tasks:

@@ -40,7 +40,10 @@ _ABORT_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Parts:
-    """What every runner shares. `finished` is called after each committed round; publication and settlement follow."""
+    """What every runner shares. `finished` is called after each committed round; publication and settlement follow.
+
+    While `connected` is false no device can answer, so no deadline passes.
+    """
 
     fleet: str
     store: Store
@@ -49,7 +52,8 @@ class Parts:
     settlement: Settlement
     finisher: Finisher
     observer: Observer
-    online: Callable[[], frozenset[str]]
+    expected: Callable[[], frozenset[str]]
+    connected: Callable[[], bool]
     finished: Callable[[], None]
     clock_ms: Callable[[], int]
     random: Callable[[int], bytes]
@@ -72,6 +76,8 @@ class JobRunner:
         self._sent: dict[tuple[str, Down], tuple[int, int]] = {}
         self._wake = asyncio.Event()
         self._results = Results(parts.post, parts.clock_ms)
+        self._offered: Offer | NoOffer | None = None
+        self._ended: frozenset[bytes] = frozenset()
 
     @property
     def phase(self) -> str:
@@ -83,6 +89,10 @@ class JobRunner:
     def speaks_of(self, context: bytes) -> bool:
         """Whether the open round has a bucket with this context."""
         return self._machine is not None and self._machine.speaks_of(context)
+
+    def has_ended(self, context: bytes) -> bool:
+        """Whether the round before had a bucket with this context: what still comes for it is late, no more."""
+        return context in self._ended
 
     def check_seated(self, device: str) -> None:
         """Refuse what only members of a bucket may send.
@@ -108,12 +118,12 @@ class JobRunner:
         return verdict
 
     def consider_closing(self) -> None:
-        """Close READY early when everybody who is present has answered; inside a transaction."""
+        """Close READY early when everybody who may answer has done so; inside a transaction."""
         machine = self._machine
         if machine is None or machine.closed or not machine.ready.enough:
             return
         answered = machine.ready.entries.keys() | machine.ready.refusals.keys()
-        if self._parts.online() <= answered:
+        if self._parts.expected() <= answered:
             self._feed(Input(self._parts.clock_ms(), Kind.CLOSE, "", b""))
 
     def write(self) -> None:
@@ -135,13 +145,20 @@ class JobRunner:
         self._results.acknowledged(device)
         self._wake.set()
 
-    async def reconnected(self) -> None:
-        """The broker may have lost everything: offer again, and resend what is unanswered."""
-        machine = self._machine
-        if machine is not None:
-            await self._parts.post.offer(self.name, machine.plan.offer)
-            self._sent.clear()
-            self._wake.set()
+    async def reconnected(self, *, forgotten: bool) -> None:
+        """There was no connection: nobody is late for that. Ask again what is unanswered.
+
+        Args:
+            forgotten: whether the broker may have lost everything, so that the offer is made again, too.
+        """
+        if self._machine is not None and self._machine.ended is None:
+            with self._parts.store.transaction():
+                self._feed(Input(self._parts.clock_ms(), Kind.RESUME, "", b""))
+                self.write()
+        if forgotten and self._offered is not None:
+            await self._parts.post.offer(self.name, self._offered)
+        self._sent.clear()
+        self._wake.set()
 
     def poke(self) -> None:
         """The job's document or status changed."""
@@ -152,11 +169,14 @@ class JobRunner:
     async def run(self) -> None:
         """Run rounds until the job is over; returns when it is not running any more."""
         store = self._parts.store
+        # Before anything is awaited: what the broker kept for us belongs to the round that was open.
+        last = self._resume()
         job = await self._start(store.jobs.get(self.name))
         await self._publish_blobs(job)
-        for unfinished in store.journal.load_open():
-            if unfinished.key.job == self.name:
-                await self._resume(unfinished)
+        if last is not None:
+            await self._announce_again(job, last)
+        if self._machine is not None and self._machine.ended is None:
+            await self._offer(self._machine.plan.offer)
         while (job := store.jobs.get(self.name)).status is JobStatus.RUNNING:
             if job.next_round > job.document.spec.rollout.rounds:
                 await self._finished(job)
@@ -164,7 +184,11 @@ class JobRunner:
             if self._machine is None:
                 await self._open(job)
             await self._until_ended()
-        await self._parts.post.offer(self.name, NoOffer(job=self.name, next_round=job.next_round, finished=False))
+        await self._offer(NoOffer(job=self.name, next_round=job.next_round, finished=False))
+
+    async def _offer(self, body: Offer | NoOffer) -> None:
+        self._offered = body
+        await self._parts.post.offer(self.name, body)
 
     async def _start(self, job: Job) -> Job:
         store = self._parts.store
@@ -198,9 +222,9 @@ class JobRunner:
         plan = self._plan(job, attempt)
         key = RoundKey(job.name, job.next_round, attempt)
         parts.store.journal.open(key, encode(plan))
-        self._begin(key, plan, 0)
+        self._begin(key, plan)
         self._tell("round-opened", round=key.round, attempt=attempt)
-        await parts.post.offer(self.name, plan.offer)
+        await self._offer(plan.offer)
 
     def _plan(self, job: Job, attempt: int) -> RoundPlan:
         if job.graph is None or job.weights is None:
@@ -254,25 +278,39 @@ class JobRunner:
             floor=spec.privacy.floor or 0,
         )
 
-    async def _resume(self, unfinished: OpenRound) -> None:
-        plan = decode(unfinished.plan, RoundPlan, max_bytes=_MAX_PLAN_BYTES)
-        self._begin(unfinished.key, plan, len(unfinished.entries))
-        machine = self._machine
-        if machine is None:
-            return
-        for entry in unfinished.entries:
-            machine.apply(Input(entry.at_ms, Kind(entry.kind), entry.device or "", entry.body))
-        self._tell("round-resumed", round=unfinished.key.round, phase=machine.phase, entries=len(unfinished.entries))
-        if machine.ended is None:
-            with self._parts.store.transaction():
-                self._feed(Input(self._parts.clock_ms(), Kind.RESUME, "", b""))
-                self.write()
-            await self._parts.post.offer(self.name, plan.offer)
+    def _resume(self) -> RoundMachine | None:
+        """Stand where the journal says that an earlier process stood. Returns its last finished round."""
+        for unfinished in self._parts.store.journal.load_open():
+            if unfinished.key.job != self.name:
+                continue
+            self._machine = machine = self._replay(unfinished)
+            self._key, self._sequence = unfinished.key, len(unfinished.entries)
+            self._tell("round-resumed", round=unfinished.key.round, phase=machine.phase, entries=self._sequence)
+        finished = self._parts.store.journal.last_finished(self.name)
+        if finished is None:
+            return None
+        last = self._replay(finished)
+        self._ended = last.contexts
+        return last
 
-    def _begin(self, key: RoundKey, plan: RoundPlan, sequence: int) -> None:
+    async def _announce_again(self, job: Job, last: RoundMachine) -> None:
+        """Say how the last round ended, before the next one is offered: who was killed after the commit told nobody."""
+        if isinstance(last.ended, RoundSummed) and job.weights is not None:
+            weights = BlobRef(job.weights, len(self._parts.store.blobs.get(job.weights)))
+            self._results.announce(last.plan, last.ended, weights)
+            await self._parts.post.flushed()
+
+    def _replay(self, found: OpenRound) -> RoundMachine:
+        plan = decode(found.plan, RoundPlan, max_bytes=_MAX_PLAN_BYTES)
+        machine = RoundMachine(plan, self._parts.store.blobs.get)
+        for entry in found.entries:
+            machine.apply(Input(entry.at_ms, Kind(entry.kind), entry.device or "", entry.body))
+        return machine
+
+    def _begin(self, key: RoundKey, plan: RoundPlan) -> None:
         self._machine = RoundMachine(plan, self._parts.store.blobs.get)
         self._key = key
-        self._sequence = sequence
+        self._sequence = 0
         self._entries.clear()
         self._sends.clear()
         self._sent.clear()
@@ -284,13 +322,15 @@ class JobRunner:
             return
         while machine.ended is None:
             now_ms = self._parts.clock_ms()
-            if machine.deadline_ms is not None and now_ms >= machine.deadline_ms:
+            if machine.deadline_ms is not None and now_ms >= machine.deadline_ms and self._parts.connected():
                 with self._parts.store.transaction():
                     self._feed(Input(now_ms, Kind.TICK, "", b""))
                     self.write()
                 self.flush()
                 continue
             due_ms = self._resend(machine, now_ms)
+            if due_ms <= now_ms:  # a deadline that waits for the connection
+                due_ms = now_ms + _RESEND_FIRST_MS
             self._wake.clear()
             try:
                 async with asyncio.timeout(max(due_ms - now_ms, 1) / 1000):
@@ -299,7 +339,7 @@ class JobRunner:
                 continue
         outcome = machine.ended
         if isinstance(outcome, RoundSummed):
-            await self._summed(key, machine.plan, outcome)
+            await self._summed(key, machine, outcome)
         else:
             await self._aborted(key, machine.plan, outcome)
 
@@ -315,9 +355,11 @@ class JobRunner:
             next_ms = min(next_ms, due_ms)
         return min(next_ms, self._results.resend(now_ms))
 
-    async def _summed(self, key: RoundKey, plan: RoundPlan, outcome: RoundSummed) -> None:
+    async def _summed(self, key: RoundKey, machine: RoundMachine, outcome: RoundSummed) -> None:
+        plan = machine.plan
         finished = await self._parts.finisher.finish(key, plan, outcome)
         weights = finished.weights
+        self._ended = machine.contexts
         self._machine = self._key = None
         self._tell("round-finished", round=key.round, attempt=key.attempt, **finished.summary)
         self._results.announce(plan, outcome, weights)
@@ -331,6 +373,7 @@ class JobRunner:
 
     async def _aborted(self, key: RoundKey, plan: RoundPlan, outcome: RoundAborted) -> None:
         self._parts.store.journal.finish(key, RoundStatus.ABORTED, outcome.reason.encode())
+        self._ended = frozenset() if self._machine is None else self._machine.contexts
         self._machine = self._key = None
         offer = plan.offer
         body = Abort(job=offer.job, round=offer.round, attempt=offer.attempt, reason=outcome.reason)
@@ -340,8 +383,8 @@ class JobRunner:
         await self._sleep(_ABORT_PAUSE_S)
 
     async def _finished(self, job: Job) -> None:
+        await self._offer(NoOffer(job=self.name, next_round=job.next_round, finished=True))
         self._parts.store.jobs.set_status(self.name, JobStatus.FINISHED)
-        await self._parts.post.offer(self.name, NoOffer(job=self.name, next_round=job.next_round, finished=True))
         self._tell("job-finished", rounds=job.next_round - 1)
         while self._results.waiting:
             now_ms = self._parts.clock_ms()

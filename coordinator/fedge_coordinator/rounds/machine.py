@@ -82,7 +82,12 @@ class RoundMachine:
 
     def speaks_of(self, context: bytes) -> bool:
         """Whether one of this round's buckets has this context."""
-        return any(seating.context == context for seating in self._seatings)
+        return context in self.contexts
+
+    @property
+    def contexts(self) -> frozenset[bytes]:
+        """What the messages of each bucket are bound to; none before the round is closed."""
+        return frozenset(seating.context for seating in self._seatings)
 
     @property
     def seated(self) -> tuple[str, ...]:

@@ -78,10 +78,12 @@ class Devices:
         with self._database.transaction() as connection:
             return frozenset(connection.execute(select(devices.c.device).where(devices.c.revoked)).scalars())
 
-    def all_offline(self) -> None:
-        """Forget who is online: after a start, only retained births tell."""
+    def all_offline(self) -> frozenset[str]:
+        """Forget who is online: after a start, only retained births tell. Returns who was."""
         with self._database.transaction() as connection:
+            before = frozenset(connection.execute(select(devices.c.device).where(devices.c.online)).scalars())
             connection.execute(update(devices).values(online=False))
+            return before
 
     def get(self, device: str) -> Device | None:
         """One device, or None if it was never seen."""

@@ -38,7 +38,7 @@ class JournalEntry:
 
 @dataclass(frozen=True)
 class OpenRound:
-    """A round attempt that was open when the coordinator stopped; `entries` in the order of `seq`."""
+    """A round attempt as it is, or was, before it ended; `entries` in the order of `seq`."""
 
     key: RoundKey
     plan: bytes
@@ -139,6 +139,19 @@ class RoundJournal:
         with self._database.transaction() as connection:
             row = connection.execute(statement).one_or_none()
             return None if row is None else _key(row)
+
+    def last_finished(self, job: str) -> OpenRound | None:
+        """The plan and entries of a job's last finished attempt; None when there is none, or it was pruned."""
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                select(rounds)
+                .where(rounds.c.job == job, rounds.c.status == RoundStatus.FINISHED)
+                .order_by(rounds.c.round.desc(), rounds.c.attempt.desc())
+                .limit(1)
+            ).one_or_none()
+            if row is None or not row.plan:
+                return None
+            return OpenRound(_key(row), row.plan, tuple(_entries(connection, _key(row))))
 
     def entries(self, key: RoundKey) -> list[JournalEntry]:
         """The entries of an attempt in order, also when it is over (until `prune`)."""
