@@ -1,6 +1,6 @@
 """What the round machine asks its driver to do. The machine itself touches nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedge_protocol.messages import BlobRef, Body, Offer, Result, Up
 
@@ -35,10 +35,10 @@ class BurnPrekey:
 
 @dataclass(frozen=True)
 class MaskUpdate:
-    """Have the worker quantise and mask the update; answer with `masked`."""
+    """Have the worker quantise and mask the update; answer with `masked`. `repr` shows no seed."""
 
-    pairs: tuple[tuple[int, bytes], ...]
-    self_seed: bytes
+    pairs: tuple[tuple[int, bytes], ...] = field(repr=False)
+    self_seed: bytes = field(repr=False)
     suite: int
     levels: int
     coordinate_range: float

@@ -106,7 +106,7 @@ class RoundMachine:
             case Kind.READY:
                 verdict = self._on_ready(entry)
             case Kind.REFUSAL:
-                self._on_refusal(entry)
+                verdict = self._on_refusal(entry)
             case Kind.CLOSE:
                 self._on_close(entry)
             case Kind.TICK:
@@ -144,10 +144,11 @@ class RoundMachine:
             self._close(entry.at_ms)
         return Verdict.ACCEPTED
 
-    def _on_refusal(self, entry: Input) -> None:
+    def _on_refusal(self, entry: Input) -> Verdict:
         if self.closed:
             raise RefusedError(Reason.OUT_OF_PHASE, "the round is closed")
-        self.ready.refuse(entry.device, decode(entry.body, Refusal))
+        is_new = self.ready.refuse(entry.device, decode(entry.body, Refusal))
+        return Verdict.ACCEPTED if is_new else Verdict.REPEATED
 
     def _on_close(self, entry: Input) -> None:
         if self.closed or not self.ready.enough:
@@ -155,17 +156,18 @@ class RoundMachine:
         self._close(entry.at_ms)
 
     def _close(self, now_ms: int) -> None:
-        entries = self.ready.entries
-        self._seatings = seat(self.plan, entries, self._read_vector)
-        self._effects.append(
-            BurnPrekeys(tuple((name, entry.prekey.prekey_id) for name, entry in sorted(entries.items())))
-        )
+        self._seatings = seat(self.plan, self.ready.entries, self._read_vector)
+        self._burn_prekeys()
         for number, seating in enumerate(self._seatings):
             for index, entry in enumerate(seating.entries):
                 self._seat_of[entry.device] = (number, index)
             phase = SharesPhase(seating, now_ms)
             self._buckets.append(phase)
             self._effects.extend(phase.outstanding())
+
+    def _burn_prekeys(self) -> None:
+        entries = sorted(self.ready.entries.items())
+        self._effects.append(BurnPrekeys(tuple((name, entry.prekey.prekey_id) for name, entry in entries)))
 
     def _on_answer(self, entry: Input) -> Verdict:
         if entry.device not in self._seat_of:
@@ -196,6 +198,7 @@ class RoundMachine:
                 if self.ready.enough:
                     self._close(entry.at_ms)
                 else:
+                    self._burn_prekeys()  # the devices do so, too, when they are told
                     self._end(RoundAborted("too-few-ready", tuple(sorted(self.ready.entries))))
             return
         for number, bucket in enumerate(self._buckets):

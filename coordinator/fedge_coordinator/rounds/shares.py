@@ -10,6 +10,7 @@ from fedge_coordinator.rounds.seating import Seating
 from fedge_protocol.cose import decode
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import Down, Shares
+from fedge_protocol.secagg.member import SEALED_BYTES
 
 
 class SharesPhase(Phase):
@@ -27,6 +28,8 @@ class SharesPhase(Phase):
         self.seating.check_context(body.context)
         if len(body.sealed) != self.seating.params.size - 1:
             raise RefusedError(Reason.MALFORMED, f"{len(body.sealed)} shares for {self.seating.params.size - 1} peers")
+        if any(len(sealed) != SEALED_BYTES for sealed in body.sealed):
+            raise RefusedError(Reason.BAD_SHARE, f"sealed shares have {SEALED_BYTES} bytes")
         self._shares[seat] = body
 
     @property

@@ -204,13 +204,18 @@ class Fleet:
     def restart(self) -> None:
         """Kill the coordinator: what is not in the journal is gone."""
         self.downs.clear()
-        self.coordinator = RoundMachine(self.plan, self.blobs.__getitem__)
-        for entry in self.journal:
-            self.coordinator.apply(entry)
+        self.coordinator = self.replay()
         self.feed(Kind.RESUME)
         if self.coordinator.ended is not None:
             self.outcome = self.coordinator.ended
         self.resend()
+
+    def replay(self) -> RoundMachine:
+        """Another coordinator that reads the journal."""
+        machine = RoundMachine(self.plan, self.blobs.__getitem__)
+        for entry in self.journal:
+            machine.apply(entry)
+        return machine
 
     def feed(self, kind: Kind, device: str = "", body: bytes = b"") -> Verdict | None:
         entry = Input(at_ms=self.now_ms, kind=kind, device=device, body=body)
