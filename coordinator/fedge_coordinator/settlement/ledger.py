@@ -22,7 +22,7 @@ from fedge_coordinator.settlement.ledger_lines import (
     line_hash,
     write_line,
 )
-from fedge_coordinator.settlement.ledger_view import read_ledger
+from fedge_coordinator.settlement.ledger_view import LedgerReader
 from fedge_coordinator.settlement.registration import record_bindings
 from fedge_coordinator.settlement.signer import Signer
 from fedge_coordinator.settlement.tables import devices, ledger
@@ -56,6 +56,8 @@ class LedgerSettlement:
         self._clock = clock
         self._domains = Domains()
         self._book = Book(committee, self._domains)
+        self._members = frozenset(member.address for member in committee)
+        self._reader = LedgerReader(self._members, threshold)
 
     @property
     def domains(self) -> Domains:
@@ -182,12 +184,21 @@ class LedgerSettlement:
     def _within(self, connection: Connection | None) -> AbstractContextManager[Connection]:
         return self._engine.begin() if connection is None else nullcontext(connection)
 
-    def _lines(self, connection: Connection) -> list[bytes]:
-        return [row.line for row in connection.execute(select(ledger.c.line).order_by(ledger.c.sequence))]
+    def _lines(self, connection: Connection, first: int = 0) -> list[bytes]:
+        rows = select(ledger.c.line).where(ledger.c.sequence >= first).order_by(ledger.c.sequence)
+        return [row.line for row in connection.execute(rows)]
 
     def _read(self, connection: Connection, name: bytes) -> PublicView:
-        members = frozenset(member.address for member in self._committee)
-        return read_ledger(self._lines(connection), name, members, self._threshold)
+        """Verify what was appended since the last call, and say what all of it says of a job."""
+        if self._reader.rows and self._head(connection, self._reader.rows - 1) != self._reader.head:
+            # It read lines of a transaction that was then rolled back, or the ledger was altered.
+            self._reader = LedgerReader(self._members, self._threshold)
+        self._reader.take(self._lines(connection, self._reader.rows))
+        return self._reader.view(name)
+
+    def _head(self, connection: Connection, sequence: int) -> bytes:
+        line = connection.execute(select(ledger.c.line).where(ledger.c.sequence == sequence)).scalar_one_or_none()
+        return b"" if line is None else line_hash(line)
 
     def _append(self, connection: Connection, statement: Statement) -> None:
         last = connection.execute(select(ledger).order_by(ledger.c.sequence.desc()).limit(1)).one_or_none()

@@ -125,14 +125,17 @@ def write_line(sequence: int, previous: bytes, statement: Statement, signer: Sig
     return line
 
 
-def read_lines(lines: Iterable[bytes], members: frozenset[bytes]) -> Iterator[Statement]:
+def read_lines(
+    lines: Iterable[bytes], members: frozenset[bytes], *, first: int = 0, previous: bytes = GENESIS
+) -> Iterator[Statement]:
     """Yield the statements of an unbroken ledger whose every line a committee member signed.
+
+    `lines` begin with number `first`, which follows the line whose hash is `previous`.
 
     Raises:
         LedgerCorruptError: at the first line that does not follow, is not canonical, or is not signed.
     """
-    previous = GENESIS
-    for expected, content in zip(count(), lines, strict=False):
+    for expected, content in zip(count(first), lines, strict=False):
         try:
             line = decode_document(Line, content)
         except DocumentError as error:
