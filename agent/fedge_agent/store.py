@@ -71,7 +71,10 @@ class PastRound:
 
 
 class DeviceStore:
-    """Opens or makes the database at `path` (0600). Every method that changes something has synced when it returns.
+    """Opens or makes the database at `path` (0600).
+
+    Every method that changes something has synced when it returns, but for two whose loss in a power cut costs nothing
+    that matters: `acknowledged` and `round_ended`.
 
     Raises:
         StoreUnusableError: the file is no database of ours, or damaged.
@@ -132,8 +135,11 @@ class DeviceStore:
         return message
 
     def acknowledged(self, message_sha256: bytes) -> None:
-        """The coordinator has the message with this SHA-256; nothing happens when it is none of ours."""
-        self._db.execute("UPDATE signed SET acknowledged=1 WHERE sha256=? AND acknowledged=0", (message_sha256,))
+        """The coordinator has the message with this SHA-256; nothing happens when it is none of ours.
+
+        Not synced: what a power cut makes us forget is sent once more.
+        """
+        self._note("UPDATE signed SET acknowledged=1 WHERE sha256=? AND acknowledged=0", (message_sha256,))
 
     def has_signed(self, job: str, round_: int, attempt: int, kind: str) -> bool:
         """Whether this kind was signed for the round, also by an earlier process."""
@@ -225,8 +231,8 @@ class DeviceStore:
     def round_ended(
         self, job: str, round_: int, attempt: int, *, outcome: str, detail: str = "", bytes_up: int = 0
     ) -> None:
-        """Remember how a round ended; the last word counts."""
-        self._db.execute(
+        """Remember how a round ended; the last word counts. Not synced: it is for people to read."""
+        self._note(
             "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)",
             (job, round_, attempt, outcome, detail[:256], bytes_up, self._clock_ms()),
         )
@@ -239,3 +245,11 @@ class DeviceStore:
     def outcomes(self) -> dict[str, int]:
         """How often rounds ended in which way."""
         return dict(self._db.execute("SELECT outcome, COUNT(*) FROM rounds GROUP BY outcome").fetchall())
+
+    def _note(self, statement: str, values: tuple[object, ...]) -> None:
+        """Change something without waiting for the disk; other processes see it, a power cut may undo it."""
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            self._db.execute(statement, values)
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")

@@ -38,7 +38,9 @@ def masked_bytes(delta: npt.NDArray[np.float32], request: Mask) -> bytes:
 
 
 def write_masked(content: bytes, path: Path) -> bytes:
-    """Write a new file that only its owner can read, synced to disk with its name; returns the SHA-256 of the content.
+    """Write a new file that only its owner can read; returns the SHA-256 of the content.
+
+    Not synced: the daemon makes its own copy durable (`federation.handover`).
 
     Raises:
         TrainingError: `bad-output`: the file exists or cannot be written.
@@ -47,13 +49,6 @@ def write_masked(content: bytes, path: Path) -> bytes:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
     except OSError as error:
         raise TrainingError(Reason.BAD_OUTPUT, f"{path}: {error.strerror}") from error
     return hashlib.sha256(content).digest()

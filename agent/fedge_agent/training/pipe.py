@@ -120,7 +120,7 @@ class Trained(Message, tag="trained", frozen=True):
 
 
 class Masked(Message, tag="masked", frozen=True):
-    """The masked vector is on disk and synced: its hash, its size in bytes, and the CPU time that masking took."""
+    """The masked vector is written: its hash, its size in bytes, and the CPU time that masking took."""
 
     sha256: Seed
     size: Count
