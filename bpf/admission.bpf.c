@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * Network admission of one cgroup: default deny outwards, by address, port and protocol.
+ * Network admission of one cgroup: default deny outwards, by address, port and protocol; a hard budget of bytes a day.
  * The address hooks refuse early and tell the caller (EPERM); egress refuses again whatever comes by another way
  * (a socket connected before the programs were attached, or before the policy was narrowed), and counts.
  */
 #include "compat.h"
 #include "fedge.h"
+#include "log2.h"
 
 #define FEDGE_EVENTS_PER_S 16
 #define NSEC_PER_SEC 1000000000ULL
@@ -24,9 +25,23 @@
 #define IPV4_MIN_BYTES 20
 #define IPV6_BYTES 40
 
+/* Always admitted, also past the budget: or a connection could neither close nor keep alive. */
+#define SMALL_BYTES 128
+/* IP, TCP and time stamps of every further segment of a packet that the network card cuts up. */
+#define IPV4_SEGMENT_BYTES 52
+#define IPV6_SEGMENT_BYTES 72
+
+/* setsockopt(2) and tcp(7); the same on every architecture that we load on. */
+#define SOL_SOCKET 1
+#define SO_MAX_PACING_RATE 47
+#define SRTT_FRACTION_BITS 3 /* the kernel keeps eighths of us */
+
 LPM(fedge_allow, struct fedge_peer, __u32, 1024); /* value: number of the rule in the policy, from 1 */
 MAP(PERCPU_ARRAY, fedge_count, __u32, struct fedge_counts, 1);
 MAP(ARRAY, fedge_pace, __u32, struct fedge_window, 1);
+MAP(ARRAY, fedge_rule, __u32, struct fedge_rule, 1);
+MAP(ARRAY, fedge_budget, __u32, struct fedge_budget, 1);
+MAP(PERCPU_ARRAY, fedge_srtt, __u32, __u64, FEDGE_SLOTS);
 RING(fedge_deny);
 
 static __always_inline struct fedge_counts *this_cpu_counts(void)
@@ -37,7 +52,8 @@ static __always_inline struct fedge_counts *this_cpu_counts(void)
 }
 
 /* Tells of a refusal, at most FEDGE_EVENTS_PER_S times a second; two CPUs at once may overshoot by one each. */
-static __always_inline void report(struct fedge_counts *counts, const struct fedge_peer *peer, __u8 hook)
+static __always_inline void report(struct fedge_counts *counts, const struct fedge_peer *peer, __u8 hook, __u8 reason,
+				   __u8 audited)
 {
 	struct fedge_denial denial = {};
 	struct fedge_window *window;
@@ -63,6 +79,8 @@ static __always_inline void report(struct fedge_counts *counts, const struct fed
 	denial.port = peer->port;
 	denial.protocol = peer->protocol;
 	denial.hook = hook;
+	denial.reason = reason;
+	denial.audited = audited;
 	__builtin_memcpy(denial.addr, peer->addr, sizeof(denial.addr));
 	if (ring_out(fedge_deny, &denial, sizeof(denial))) {
 		counts->total[FEDGE_EVENTS_LOST]++;
@@ -70,6 +88,52 @@ static __always_inline void report(struct fedge_counts *counts, const struct fed
 	}
 	window->suppressed = 0;
 	counts->total[FEDGE_EVENTS_SENT]++;
+}
+
+/* Reports a refusal; the verdict is PASS when the owner only wants to know (audit mode). */
+static __always_inline int refuse(struct fedge_counts *counts, const struct fedge_rule *rule,
+				  const struct fedge_peer *peer, __u8 hook, __u8 reason)
+{
+	__u8 audited = rule && rule->audit;
+
+	report(counts, peer, hook, reason, audited);
+	if (!audited)
+		return DROP;
+	counts->total[FEDGE_AUDITED]++;
+	return PASS;
+}
+
+static __always_inline struct fedge_rule *the_rule(void)
+{
+	__u32 zero = 0;
+
+	return map_get(fedge_rule, &zero);
+}
+
+/* Takes a packet's bytes off the day's budget; false when it is spent and the packet is not small. */
+static __always_inline int afford(const struct fedge_rule *rule, __u32 bytes)
+{
+	struct fedge_budget *budget;
+	__u32 zero = 0;
+
+	if (!rule || !rule->metered)
+		return 1;
+	budget = map_get(fedge_budget, &zero);
+	if (!budget)
+		return 0;
+	if (budget->left < (__s64)bytes && bytes > SMALL_BYTES)
+		return 0;
+	__sync_fetch_and_add(&budget->left, -(__s64)bytes);
+	return 1;
+}
+
+/* What a packet weighs on the wire, after the network card has cut it into segments. */
+static __always_inline __u32 wire_bytes(struct __sk_buff *ctx)
+{
+	__u32 segments = ctx->gso_segs;
+	__u32 header = ctx->protocol == bpf_htons(ETH_P_IPV6) ? IPV6_SEGMENT_BYTES : IPV4_SEGMENT_BYTES;
+
+	return segments > 1 ? ctx->len + (segments - 1) * header : ctx->len;
 }
 
 static __always_inline void set_ipv4(struct fedge_peer *peer, __be32 addr)
@@ -94,8 +158,7 @@ static __always_inline int admit_address(struct bpf_sock_addr *ctx, struct fedge
 		return PASS;
 	}
 	counts->total[denied]++;
-	report(counts, peer, hook);
-	return DROP;
+	return refuse(counts, the_rule(), peer, hook, FEDGE_NOT_ALLOWED);
 }
 
 static __always_inline int admit_ipv4(struct bpf_sock_addr *ctx, __u8 hook, __u32 allowed, __u32 denied)
@@ -179,7 +242,9 @@ PROG("cgroup/sendmsg6", fedge_sendmsg6, struct bpf_sock_addr)
 PROG("cgroup_skb/egress", fedge_egress, struct __sk_buff)
 {
 	struct fedge_counts *counts = this_cpu_counts();
+	struct fedge_rule *rule = the_rule();
 	struct fedge_peer peer = {};
+	__u32 bytes;
 
 	if (!counts)
 		return DROP;
@@ -190,23 +255,73 @@ PROG("cgroup_skb/egress", fedge_egress, struct __sk_buff)
 	peer.prefixlen = PEER_BITS;
 	if (!peer.port || !map_get(fedge_allow, &peer)) {
 		counts->total[FEDGE_DENIED_EGRESS]++;
-		report(counts, &peer, FEDGE_AT_EGRESS);
-		return DROP;
+		if (refuse(counts, rule, &peer, FEDGE_AT_EGRESS, FEDGE_NOT_ALLOWED) == DROP)
+			return DROP;
+	}
+	bytes = wire_bytes(ctx);
+	if (!afford(rule, bytes)) {
+		counts->total[FEDGE_DENIED_BUDGET]++;
+		if (refuse(counts, rule, &peer, FEDGE_AT_EGRESS, FEDGE_BUDGET_SPENT) == DROP)
+			return DROP;
 	}
 	counts->total[FEDGE_EGRESS_PACKETS]++;
-	counts->total[FEDGE_EGRESS_BYTES] += ctx->len;
+	counts->total[FEDGE_EGRESS_BYTES] += bytes;
 	return PASS;
 }
 
 PROG("cgroup_skb/ingress", fedge_ingress, struct __sk_buff)
 {
 	struct fedge_counts *counts = this_cpu_counts();
+	struct fedge_rule *rule = the_rule();
+	struct fedge_peer peer = {};
+	__u32 bytes = wire_bytes(ctx);
 
-	if (counts) {
-		counts->total[FEDGE_INGRESS_PACKETS]++;
-		counts->total[FEDGE_INGRESS_BYTES] += ctx->len;
+	if (!counts)
+		return PASS;
+	if (!afford(rule, bytes)) {
+		counts->total[FEDGE_DENIED_BUDGET]++;
+		if (refuse(counts, rule, &peer, FEDGE_AT_INGRESS, FEDGE_BUDGET_SPENT) == DROP)
+			return DROP;
 	}
+	counts->total[FEDGE_INGRESS_PACKETS]++;
+	counts->total[FEDGE_INGRESS_BYTES] += bytes;
 	return PASS;
+}
+
+static __always_inline void pace(struct bpf_sock_ops *ctx)
+{
+	struct fedge_counts *counts = this_cpu_counts();
+	struct fedge_rule *rule = the_rule();
+	__u32 rate;
+
+	if (!counts || !rule || !rule->rate_per_s)
+		return;
+	rate = rule->rate_per_s > 0xfffffffe ? 0xfffffffe : (__u32)rule->rate_per_s; /* all ones means unlimited */
+	if (bpf_setsockopt(ctx, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate)))
+		counts->total[FEDGE_PACE_FAILED]++;
+	else
+		counts->total[FEDGE_PACED]++;
+}
+
+PROG("sockops", fedge_sockops, struct bpf_sock_ops)
+{
+	__u64 *total;
+	__u32 slot;
+
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_RTT_CB_FLAG);
+		pace(ctx);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		slot = log2_slot(ctx->srtt_us >> SRTT_FRACTION_BITS);
+		total = map_get(fedge_srtt, &slot);
+		if (total)
+			*total += 1;
+		break;
+	}
+	return 1;
 }
 
 LICENSE("GPL");

@@ -1,11 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * The one place that knows the compiler and the kernel. The programs are written in these words so that a second
- * compiler (bcc, which has its own map syntax) is one more branch here and nothing in them.
- * UAPI types only: no vmlinux.h, no CO-RE, no kernel headers; the object loads on any kernel from 5.15, with BTF or without.
+ * The one place that knows the compiler and the kernel.
+ * clang compiles the sources as they are. For bcc they are expanded first (clang -E -P -DBCC_SEC): its rewriter refuses
+ * map calls inside macros, and its own macros (BPF_TABLE) stay in the text for it to expand on the device.
+ * UAPI types only: no vmlinux.h, no CO-RE, no kernel headers; loads on any kernel from 5.15, with BTF or without.
  */
 #ifndef FEDGE_COMPAT_H
 #define FEDGE_COMPAT_H
+
+#ifdef BCC_SEC
+
+#define __always_inline inline __attribute__((always_inline))
+#define PROG(sec, name, ctx_t) int name(ctx_t *ctx)
+#define BCC_KIND_ARRAY "array"
+#define BCC_KIND_PERCPU_ARRAY "percpu_array"
+#define BCC_KIND_HASH "hash"
+#define BCC_KIND_LRU_HASH "lru_hash"
+#define MAP(kind, name, K, V, N) BPF_TABLE(BCC_KIND_##kind, K, V, name, N)
+#define LPM(name, K, V, N) BPF_F_TABLE("lpm_trie", K, V, name, N, BPF_F_NO_PREALLOC)
+#define RING(name) BPF_RINGBUF_OUTPUT(name, 16) /* 64 KiB, see bcc/include/asm/page.h */
+#define map_get(m, k) m.lookup(k)
+#define map_put(m, k, v) m.update(k, v)
+#define map_del(m, k) m.delete(k)
+#define ring_out(m, p, n) m.ringbuf_output(p, n, 0)
+#define LICENSE(text) /* bcc says GPL */
+
+#else
 
 #include <linux/types.h>
 #include <linux/bpf.h>
@@ -46,5 +66,7 @@
 #define ring_out(m, p, n) bpf_ringbuf_output(&m, p, n, 0)
 
 #define LICENSE(text) char fedge_license[] SEC("license") = text
+
+#endif
 
 #endif

@@ -6,11 +6,18 @@
 #ifndef FEDGE_H
 #define FEDGE_H
 
-/* Why a packet or an address was refused; field `hook` of fedge_denial. */
+/* Where a packet or an address was refused; field `hook` of fedge_denial. */
 enum fedge_hook {
 	FEDGE_AT_CONNECT = 1, /* connect(2): EPERM to the caller */
 	FEDGE_AT_SENDMSG = 2, /* sendmsg(2) with an address: EPERM to the caller */
-	FEDGE_AT_EGRESS = 3,  /* a packet that came by another way: dropped */
+	FEDGE_AT_EGRESS = 3,  /* a packet that came by another way, or over the budget: dropped */
+	FEDGE_AT_INGRESS = 4, /* a packet over the budget: dropped */
+};
+
+/* Field `reason` of fedge_denial. */
+enum fedge_reason {
+	FEDGE_NOT_ALLOWED = 1,	/* the peer is not in the allow-list */
+	FEDGE_BUDGET_SPENT = 2, /* the day's bytes are used up */
 };
 
 /* Every way in and out of the admission programs; monotonic totals, in slot 0 of map fedge_count. */
@@ -27,6 +34,10 @@ enum fedge_counter {
 	FEDGE_EVENTS_SENT,
 	FEDGE_EVENTS_SUPPRESSED, /* over FEDGE_EVENTS_PER_S */
 	FEDGE_EVENTS_LOST,	 /* the ring was full: nobody reads */
+	FEDGE_DENIED_BUDGET,	 /* packets over the day's bytes, both ways */
+	FEDGE_AUDITED,		 /* of the denied ones above, those that audit mode let pass */
+	FEDGE_PACED,		 /* connections that got a rate */
+	FEDGE_PACE_FAILED,	 /* the kernel refused the rate */
 	FEDGE_COUNTERS,
 };
 
@@ -41,10 +52,12 @@ enum fedge_tel_counter {
 	FEDGE_RETRANSMITS,
 	FEDGE_WAKE_LOST,  /* fedge_wake was full: that wait is not in the histogram */
 	FEDGE_BLOCK_LOST, /* as above, fedge_io */
+	FEDGE_RECLAIMS,	  /* direct reclaims: a task had to free memory before it got some */
+	FEDGE_OOM_KILLS,
 	FEDGE_TEL_COUNTERS,
 };
 
-/* Histograms fedge_runq and fedge_blk: slot i counts latencies of [2^i, 2^(i+1)) us; slot 0 from 0, the last without end. */
+/* Histograms fedge_runq, fedge_blk and fedge_srtt: slot i counts latencies of [2^i, 2^(i+1)) us; slot 0 from 0, the last without end. */
 #define FEDGE_SLOTS 32
 
 /* Key of the LPM trie fedge_allow. prefixlen counts the bits after itself: 32 (port, protocol, pad exact) + address bits. */
@@ -64,6 +77,23 @@ struct fedge_denial {
 	__u8 protocol;
 	__u8 hook; /* enum fedge_hook */
 	__u8 addr[16];
+	__u8 reason;  /* enum fedge_reason */
+	__u8 audited; /* 1: audit mode, nothing was refused */
+	__u8 pad[6];  /* 0 */
+};
+
+/* Slot 0 of map fedge_rule: what is not the allow-list. Written by root alone. */
+struct fedge_rule {
+	__u64 rate_per_s; /* bytes a second of every TCP connection; 0: not paced */
+	__u32 audit;	  /* 1: report what would be refused, refuse nothing */
+	__u32 metered;	  /* 1: fedge_budget counts */
+};
+
+/* Slot 0 of map fedge_budget: bytes, both ways, headers of segmented packets included. Only `fedge-bpf` fills it up. */
+struct fedge_budget {
+	__s64 left;  /* falls below 0 by what small packets use past the end */
+	__s64 limit; /* of a day */
+	__u64 day;   /* days since 1970 (UTC) for which `left` holds */
 };
 
 /* Slot 0 of map fedge_pace: the present one-second window of denial events. */

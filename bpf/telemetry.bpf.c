@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * What the machine is doing, as totals and histograms: how long other people's tasks wait for a CPU, execs, TCP
- * retransmits, block I/O latency. Nothing here names a process, a file or a peer.
+ * retransmits, memory reclaim, block I/O latency. Nothing here names a process, a file or a peer.
  */
 #include "compat.h"
 #include "fedge.h"
+#include "log2.h"
 #include "tracepoints.h"
 
 #define LEAST_PRIO 139	  /* nice 19: the trainer waits by design, its waits are nobody's trouble */
@@ -41,28 +42,6 @@ static __always_inline __u64 counting_since_ns(void)
 	return since_ns ? *since_ns : 0;
 }
 
-/* Floor of log2, 0 for 0; no loop, so that old verifiers agree. */
-static __always_inline __u32 log2_slot(__u64 value)
-{
-	__u32 low = value >> 32 ? 0xffffffff : (__u32)value;
-	__u32 slot = 0, shift;
-
-	shift = (low > 0xffff) << 4;
-	low >>= shift;
-	slot |= shift;
-	shift = (low > 0xff) << 3;
-	low >>= shift;
-	slot |= shift;
-	shift = (low > 0xf) << 2;
-	low >>= shift;
-	slot |= shift;
-	shift = (low > 0x3) << 1;
-	low >>= shift;
-	slot |= shift;
-	slot |= low >> 1;
-	return slot;
-}
-
 static __always_inline int runnable(__u32 tid, __u32 prio)
 {
 	__u64 now_ns;
@@ -79,14 +58,14 @@ PROG("tracepoint/sched/sched_wakeup", fedge_wakeup, void)
 {
 	if (!counting_since_ns())
 		return 0;
-	return runnable(FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PID), FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PRIO));
+	return runnable(FIELD(ctx, SCHED_WAKEUP_PID), FIELD(ctx, SCHED_WAKEUP_PRIO));
 }
 
 PROG("tracepoint/sched/sched_wakeup_new", fedge_wake_new, void)
 {
 	if (!counting_since_ns())
 		return 0;
-	return runnable(FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PID), FIELD(ctx, __u32, OFF_SCHED_WAKEUP_PRIO));
+	return runnable(FIELD(ctx, SCHED_WAKEUP_PID), FIELD(ctx, SCHED_WAKEUP_PRIO));
 }
 
 PROG("tracepoint/sched/sched_switch", fedge_switch, void)
@@ -97,11 +76,11 @@ PROG("tracepoint/sched/sched_switch", fedge_switch, void)
 
 	if (!since_ns)
 		return 0;
-	if (!(FIELD(ctx, __u64, OFF_SCHED_SWITCH_PREV_STATE) & NOT_RUNNABLE))
-		runnable(FIELD(ctx, __u32, OFF_SCHED_SWITCH_PREV_PID), FIELD(ctx, __u32, OFF_SCHED_SWITCH_PREV_PRIO));
+	if (!(FIELD(ctx, SCHED_SWITCH_PREV_STATE) & NOT_RUNNABLE))
+		runnable(FIELD(ctx, SCHED_SWITCH_PREV_PID), FIELD(ctx, SCHED_SWITCH_PREV_PRIO));
 
-	tid = FIELD(ctx, __u32, OFF_SCHED_SWITCH_NEXT_PID);
-	if (!tid || FIELD(ctx, __u32, OFF_SCHED_SWITCH_NEXT_PRIO) >= LEAST_PRIO)
+	tid = FIELD(ctx, SCHED_SWITCH_NEXT_PID);
+	if (!tid || FIELD(ctx, SCHED_SWITCH_NEXT_PRIO) >= LEAST_PRIO)
 		return 0;
 	stamp_ns = map_get(fedge_wake, &tid);
 	if (!stamp_ns)
@@ -129,13 +108,25 @@ PROG("tracepoint/tcp/tcp_retransmit_skb", fedge_retrans, void)
 	return 0;
 }
 
+PROG("tracepoint/vmscan/mm_vmscan_direct_reclaim_begin", fedge_reclaim, void)
+{
+	count(FEDGE_RECLAIMS);
+	return 0;
+}
+
+PROG("tracepoint/oom/mark_victim", fedge_oom, void)
+{
+	count(FEDGE_OOM_KILLS);
+	return 0;
+}
+
 PROG("tracepoint/block/block_rq_issue", fedge_blk_issue, void)
 {
 	struct request request = {};
 	__u64 now_ns = bpf_ktime_get_ns();
 
-	request.dev = FIELD(ctx, __u32, OFF_BLOCK_RQ_DEV);
-	request.sector = FIELD(ctx, __u64, OFF_BLOCK_RQ_SECTOR);
+	request.dev = FIELD(ctx, BLOCK_RQ_DEV);
+	request.sector = FIELD(ctx, BLOCK_RQ_SECTOR);
 	if (map_put(fedge_io, &request, &now_ns))
 		count(FEDGE_BLOCK_LOST);
 	return 0;
@@ -147,8 +138,8 @@ PROG("tracepoint/block/block_rq_complete", fedge_blk_done, void)
 	__u64 *stamp_ns, *total;
 	__u32 slot;
 
-	request.dev = FIELD(ctx, __u32, OFF_BLOCK_RQ_DEV);
-	request.sector = FIELD(ctx, __u64, OFF_BLOCK_RQ_SECTOR);
+	request.dev = FIELD(ctx, BLOCK_RQ_DEV);
+	request.sector = FIELD(ctx, BLOCK_RQ_SECTOR);
 	stamp_ns = map_get(fedge_io, &request);
 	if (!stamp_ns)
 		return 0;

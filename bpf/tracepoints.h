@@ -1,30 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Where the tracepoint fields lie. Tracepoint structs are not UAPI: the loader compares these offsets with
- * /sys/kernel/tracing/events/.../format (agent/fedge_agent/kernel/tracepoints.py) and leaves a program out on a mismatch.
- * Each can be given with -D for a kernel with another layout.
+ * Where the tracepoint fields lie. Tracepoint structs are not UAPI: the loader compares these with
+ * /sys/kernel/tracing/events/.../format (agent/fedge_agent/kernel/tracepoints.py). On a mismatch bcc compiles the
+ * sources on the device, with every OFF_ and TYPE_ given by -D; without bcc the program is left out.
  */
 #ifndef FEDGE_TRACEPOINTS_H
 #define FEDGE_TRACEPOINTS_H
 
-#ifndef OFF_SCHED_WAKEUP_PID /* sched_wakeup and sched_wakeup_new */
+#ifndef BCC_SEC
+/* sched_wakeup and sched_wakeup_new */
 #define OFF_SCHED_WAKEUP_PID 24
+#define TYPE_SCHED_WAKEUP_PID __u32
 #define OFF_SCHED_WAKEUP_PRIO 28
-#endif
+#define TYPE_SCHED_WAKEUP_PRIO __u32
 
-#ifndef OFF_SCHED_SWITCH_PREV_PID
 #define OFF_SCHED_SWITCH_PREV_PID 24
+#define TYPE_SCHED_SWITCH_PREV_PID __u32
 #define OFF_SCHED_SWITCH_PREV_PRIO 28
+#define TYPE_SCHED_SWITCH_PREV_PRIO __u32
 #define OFF_SCHED_SWITCH_PREV_STATE 32
+#define TYPE_SCHED_SWITCH_PREV_STATE __u64
 #define OFF_SCHED_SWITCH_NEXT_PID 56
+#define TYPE_SCHED_SWITCH_NEXT_PID __u32
 #define OFF_SCHED_SWITCH_NEXT_PRIO 60
-#endif
+#define TYPE_SCHED_SWITCH_NEXT_PRIO __u32
 
-#ifndef OFF_BLOCK_RQ_DEV /* block_rq_issue and block_rq_complete */
+/* block_rq_issue and block_rq_complete */
 #define OFF_BLOCK_RQ_DEV 8
+#define TYPE_BLOCK_RQ_DEV __u32
 #define OFF_BLOCK_RQ_SECTOR 16
+#define TYPE_BLOCK_RQ_SECTOR __u64
 #endif
 
-#define FIELD(ctx, type, offset) (*(type *)((char *)(ctx) + (offset)))
+#define FIELD(ctx, name) (*(TYPE_##name *)((char *)(ctx) + (OFF_##name)))
 
 #endif

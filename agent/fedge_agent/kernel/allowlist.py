@@ -4,16 +4,13 @@ import dataclasses
 import ipaddress
 import re
 import socket
-import stat
 import struct
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
-from fedge_agent.kernel.errors import PolicyError
+from fedge_agent.kernel.errors import NameUnknownError, PolicyError, ResolverError
 from fedge_agent.kernel.records import PORT_PROTOCOL_BITS, Address, Protocol
 
 MAX_ENTRIES = 1024
-MAX_POLICY_BYTES = 256 * 1024
 _V4_MAPPED_BITS = 96
 _RULE = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\[\]:]+)):(?P<port>\d{1,5})/(?P<protocol>tcp|udp)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
@@ -51,17 +48,43 @@ def resolve_by_system(name: str) -> Iterable[Address]:
     """All addresses of a host name by the system's resolver.
 
     Raises:
-        PolicyError: the name does not resolve now.
+        NameUnknownError: there is no such name.
+        ResolverError: no resolver answers now.
     """
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise PolicyError(f"host name {name!r} does not resolve ({error}); give its address, or start later") from error
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5)):
+            raise NameUnknownError(f"host name {name!r} is not known ({error.strerror}); correct it") from error
+        raise ResolverError(f"host name {name!r} cannot be resolved now ({error.strerror}); try again") from error
+    except (OSError, UnicodeError) as error:
+        raise ResolverError(f"host name {name!r} cannot be resolved ({error}); give its address") from error
     return sorted({ipaddress.ip_address(str(item[4][0]).split("%")[0]) for item in found}, key=str)
 
 
-def parse_rule(text: str, resolve: Resolve = resolve_by_system) -> tuple[Allowed, ...]:
-    """The entries of one rule: one, or one for each address of a host name.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule as written: a network, or a host name that is still to be resolved."""
+
+    where: Network | str
+    port: int
+    protocol: Protocol
+
+    def at(self, network: Network) -> Allowed:
+        """The entry for one address or network of this rule.
+
+        Raises:
+            PolicyError: in the trie IPv4 lies inside IPv6, so this would allow IPv4 in disguise.
+        """
+        if isinstance(network, ipaddress.IPv6Network) and network.overlaps(ipaddress.IPv6Network("::ffff:0:0/96")):
+            raise PolicyError(
+                f"{network} covers IPv4-mapped addresses; write IPv4 as IPv4, and IPv6 as 2000::/3 or narrower"
+            )
+        return Allowed(network, self.port, self.protocol)
+
+
+def read_rule(text: str) -> Rule:
+    """A rule, without resolving anything.
 
     Raises:
         PolicyError: not `HOST_OR_CIDR:PORT/PROTO`; IPv6 stands in brackets, with its prefix length inside.
@@ -75,20 +98,30 @@ def parse_rule(text: str, resolve: Resolve = resolve_by_system) -> tuple[Allowed
     if not 1 <= port <= 65535:  # noqa: PLR2004 - the range of ports
         raise PolicyError(f"rule {text!r}: port {port} is not in 1-65535")
     protocol = Protocol[match["protocol"].upper()]
+    where = match["v6"] or match["host"]
     try:
-        where = match["v6"] or match["host"]
-        networks: list[Network] = [ipaddress.ip_network(where)]
+        rule = Rule(ipaddress.ip_network(where), port, protocol)
+        if not isinstance(rule.where, str):
+            rule.at(rule.where)
     except ValueError as error:
         if match["v6"] or "/" in where or not _NAME.fullmatch(where) or not re.search(r"[A-Za-z]", where):
             raise PolicyError(f"rule {text!r}: {error}") from error
-        networks = [ipaddress.ip_network(address) for address in resolve(where)]
-    for network in networks:
-        # In the trie IPv4 lies inside IPv6, so ::/0 would cover it too; a rule must say what it means.
-        if isinstance(network, ipaddress.IPv6Network) and network.overlaps(ipaddress.IPv6Network("::ffff:0:0/96")):
-            raise PolicyError(
-                f"rule {text!r} covers IPv4-mapped addresses; write IPv4 as IPv4, and IPv6 as 2000::/3 or narrower"
-            )
-    return tuple(Allowed(network, port, protocol) for network in networks)
+        return Rule(where, port, protocol)
+    except PolicyError as error:
+        raise PolicyError(f"rule {text!r}: {error}") from error
+    return rule
+
+
+def parse_rule(text: str, resolve: Resolve = resolve_by_system) -> tuple[Allowed, ...]:
+    """The entries of one rule: one, or one for each address of a host name.
+
+    Raises:
+        PolicyError: as `read_rule`.
+    """
+    rule = read_rule(text)
+    if isinstance(rule.where, str):
+        return tuple(rule.at(ipaddress.ip_network(address)) for address in resolve(rule.where))
+    return (rule.at(rule.where),)
 
 
 def parse_policy(rules: Iterable[str], resolve: Resolve = resolve_by_system) -> tuple[Allowed, ...]:
@@ -101,22 +134,3 @@ def parse_policy(rules: Iterable[str], resolve: Resolve = resolve_by_system) -> 
     if len(entries) > MAX_ENTRIES:
         raise PolicyError(f"{len(entries)} allow entries are more than {MAX_ENTRIES}; use wider networks")
     return entries
-
-
-def read_policy(path: Path) -> tuple[str, ...]:
-    """The rules of a policy file: one a line, `#` starts a comment.
-
-    Raises:
-        PolicyError: missing, too long, or writable by others (who could then open the network to themselves).
-    """
-    try:
-        status = path.stat()
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PolicyError(f"policy {path} is writable by group or others; chmod go-w {path}")
-        if status.st_size > MAX_POLICY_BYTES:
-            raise PolicyError(f"policy {path} has {status.st_size} bytes, more than {MAX_POLICY_BYTES}")
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"policy {path} cannot be read: {error}") from error
-    lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
-    return tuple(line for line in lines if line)

@@ -8,24 +8,23 @@ been recreated guards nothing; it is found by its cgroup id and attached anew.
 import contextlib
 import dataclasses
 import enum
-import errno
 import fcntl
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedge_agent.kernel import libbpf, tracepoints
-from fedge_agent.kernel.allowlist import Allowed
+from fedge_agent.kernel import budget, links, network_policy, tracepoints
+from fedge_agent.kernel.builds import Loaded, Sources, load_admission, load_telemetry
 from fedge_agent.kernel.cgroup import cgroup2_mount, cgroup_id, filesystem_of
-from fedge_agent.kernel.errors import BpfCallError, BpffsMissingError, CgroupError, KernelLayerError
-from fedge_agent.kernel.programs import MAPS, PROGRAMS, ObjectName, PinnedMap, Program, maps_of, programs_of
-from fedge_agent.kernel.records import PEER
+from fedge_agent.kernel.errors import BpffsMissingError, CgroupError, KernelLayerError
+from fedge_agent.kernel.network_policy import NetworkPolicy
+from fedge_agent.kernel.programs import PROGRAMS, ObjectName, PinnedMap, Program, maps_of, programs_of
+from fedge_agent.kernel.records import Budget
 
 DEFAULT_PIN_DIR = Path("/sys/fs/bpf/fedge")
 INSTALLED_OBJECTS = Path("/usr/lib/fedge/bpf")
 REPOSITORY_OBJECTS = Path(__file__).parents[3] / "bpf" / "build"
-_NEW = "_new"
+_NEW = "new_"  # as prefix: fedge_wake_new is a program
 
 
 class State(enum.Enum):
@@ -44,6 +43,7 @@ class ProgramStatus:
     state: State
     detail: str = ""
     change: str = ""
+    compiler: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,14 +51,23 @@ class Request:
     """What to attach where.
 
     Attributes:
+        policy: of network admission; None: that is off, telemetry alone is attached.
+        prior: the day's budget until now, where the pinned maps do not know it.
+        day: for the budget, as `budget.today`.
         reader_gid: group that may read the telemetry maps and the denial ring; None leaves them to root.
     """
 
-    pin_dir: Path
+    sources: Sources
     cgroup: Path
-    allow: tuple[Allowed, ...]
-    object_dir: Path
+    policy: NetworkPolicy | None
+    prior: Budget | None = None
+    day: int = dataclasses.field(default_factory=budget.today)
     reader_gid: int | None = None
+
+    @property
+    def pin_dir(self) -> Path:
+        """Where the pins go."""
+        return self.sources.pin_dir
 
 
 def find_objects() -> Path:
@@ -108,122 +117,118 @@ def attach(request: Request) -> tuple[ProgramStatus, ...]:
         raise CgroupError(f"{request.cgroup} is the root cgroup, the whole machine; name the agent's own cgroup")
     request.pin_dir.mkdir(mode=0o700, exist_ok=True)
     with _locked(request.pin_dir):
-        cgroup_fd = os.open(request.cgroup, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            admission = _attach_object(request, ObjectName.ADMISSION, {}, cgroup_fd, unit_id)
-        finally:
-            os.close(cgroup_fd)
-        telemetry = _attach_telemetry(request)
+        if request.policy is None:
+            _unpin(request.pin_dir, ObjectName.ADMISSION)
+            off = 'kernel.network = "off"'
+            admission = [ProgramStatus(p, State.ABSENT, off) for p in programs_of(ObjectName.ADMISSION)]
+        else:
+            admission = _attach_admission(request, request.policy, unit_id)
+        telemetry = attach_telemetry(request)
         if request.reader_gid is not None:
             os.chown(request.pin_dir, -1, request.reader_gid)
             request.pin_dir.chmod(0o750)
     return (*admission, *telemetry)
 
 
-def _attach_telemetry(request: Request) -> tuple[ProgramStatus, ...]:
+def _attach_admission(request: Request, policy: NetworkPolicy, unit_id: int) -> list[ProgramStatus]:
+    known = budget.read_kernel(request.pin_dir) if (request.pin_dir / "fedge_rule").exists() else None
+    loaded = load_admission(request.sources)
+    cgroup_fd = os.open(request.cgroup, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        prior = known[1] if known is not None and known[0].metered else request.prior
+        network_policy.put(policy, loaded.build.map_fd, prior, request.day)
+        _pin_maps(request, ObjectName.ADMISSION, loaded)
+        found = [
+            _attach_to_cgroup(request, loaded, program, cgroup_fd, unit_id)
+            for program in programs_of(ObjectName.ADMISSION)
+        ]
+        _settle_maps(request, ObjectName.ADMISSION)
+    finally:
+        os.close(cgroup_fd)
+        loaded.build.close()
+    return found
+
+
+def attach_telemetry(request: Request) -> tuple[ProgramStatus, ...]:
+    """Starts telemetry alone, as far as this kernel has it; never raises."""
     name = ObjectName.TELEMETRY
-    place = tracepoints.find_tracefs()
-    reasons = {p.name: why for p in programs_of(name) if (why := tracepoints.mismatch(p, place)) is not None}
+    tracefs = tracepoints.find_tracefs()
     try:
-        return _attach_object(request, name, reasons, None, 0)
-    except KernelLayerError as error:
-        detail = str(error).splitlines()[-1]
-        return tuple(ProgramStatus(p, State.ABSENT, reasons.get(p.name, detail)) for p in programs_of(name))
-
-
-def _load(request: Request, name: ObjectName, left_out: frozenset[str], *, fresh: bool) -> libbpf.LoadedObject:
-    loaded = libbpf.LoadedObject(request.object_dir / name.file_name)
+        loaded = load_telemetry(request.sources, tracefs)
+    except (KernelLayerError, OSError) as error:
+        reasons = {p.name: tracepoints.mismatch(p, tracefs) or str(error).splitlines()[-1] for p in programs_of(name)}
+        return tuple(ProgramStatus(p, State.ABSENT, reasons[p.name]) for p in programs_of(name))
     try:
-        for program in left_out:
-            loaded.leave_out(program)
-        if fresh:
-            for item in maps_of(name):
-                (request.pin_dir / item.name).unlink(missing_ok=True)
-        loaded.pin_maps(request.pin_dir)
-        loaded.load()
-    except BaseException:
-        loaded.__exit__()
-        raise
-    return loaded
+        _pin_maps(request, name, loaded)
+        found = tuple(_attach_to_tracepoint(request, loaded, program, tracefs) for program in programs_of(name))
+        _settle_maps(request, name)
+    finally:
+        loaded.build.close()
+    return found
 
 
-def _attach_object(
-    request: Request, name: ObjectName, reasons: dict[str, str], cgroup_fd: int | None, unit_id: int
-) -> tuple[ProgramStatus, ...]:
-    left_out = frozenset(reasons)
-    try:
-        loaded = _load(request, name, left_out, fresh=False)
-    except BpfCallError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # An older version pinned maps of another shape. Its programs keep them until they are replaced below.
-        loaded = _load(request, name, left_out, fresh=True)
-    with loaded:
-        for item in maps_of(name):
-            _set_access(request, item)
-        if name is ObjectName.ADMISSION:
-            set_policy(loaded.map_fd("fedge_allow"), request.allow)
-        return tuple(_attach_program(request, loaded, p, reasons, cgroup_fd, unit_id) for p in programs_of(name))
+def _pin_maps(request: Request, name: ObjectName, loaded: Loaded) -> None:
+    """Pins a build's own maps beside the present ones, which their programs keep until they are replaced."""
+    for item in maps_of(name):
+        fresh = request.pin_dir / f"{_NEW}{item.name}"
+        fresh.unlink(missing_ok=True)
+        if loaded.own_maps:
+            links.pin_object(loaded.build.map_fd(item.name), fresh)
+            _set_access(request, item, fresh)
+        else:
+            _set_access(request, item, request.pin_dir / item.name)
 
 
-def _set_access(request: Request, item: PinnedMap) -> None:
-    path = request.pin_dir / item.name
+def _settle_maps(request: Request, name: ObjectName) -> None:
+    for item in maps_of(name):
+        fresh = request.pin_dir / f"{_NEW}{item.name}"
+        if fresh.exists():
+            (request.pin_dir / item.name).unlink(missing_ok=True)
+            fresh.rename(request.pin_dir / item.name)
+
+
+def _set_access(request: Request, item: PinnedMap, path: Path) -> None:
     if request.reader_gid is not None:
         os.chown(path, -1, request.reader_gid)
     path.chmod(item.access.value if request.reader_gid is not None else 0o600)
 
 
-def set_policy(map_fd: int, allow: tuple[Allowed, ...]) -> None:
-    """Makes the trie hold exactly `allow`; what stays allowed is allowed throughout."""
-    wanted = {entry.key(): number for number, entry in enumerate(allow, start=1)}
-    lib = libbpf.library()
-    for key, number in wanted.items():
-        libbpf.checked(lib.bpf_map_update_elem(map_fd, key, struct.pack("=I", number), 0), "cannot add an allow entry")
-    for key in set(libbpf.keys(map_fd, PEER.size)) - set(wanted):
-        libbpf.checked(lib.bpf_map_delete_elem(map_fd, key), "cannot take an allow entry away")
-
-
-def _attach_program(
-    request: Request,
-    loaded: libbpf.LoadedObject,
-    program: Program,
-    reasons: dict[str, str],
-    cgroup_fd: int | None,
-    unit_id: int,
+def _attach_to_cgroup(
+    request: Request, loaded: Loaded, program: Program, cgroup_fd: int, unit_id: int
 ) -> ProgramStatus:
     pin = request.pin_dir / program.name
-    if program.name in reasons:
-        pin.unlink(missing_ok=True)
-        return ProgramStatus(program, State.ABSENT, reasons[program.name])
-    if program.on_cgroup and link_cgroup_id(pin) == unit_id:
-        link_fd = libbpf.open_pin(pin)
-        try:
-            result = libbpf.library().bpf_link_update(link_fd, loaded.program_fd(program.name), None)
-            libbpf.checked(result, f"cannot update {program.name}")
-        finally:
-            os.close(link_fd)
-        return ProgramStatus(program, State.ATTACHED, change="updated")
+    program_fd = loaded.build.program_fd(program.name)
+    if links.link_cgroup_id(pin) == unit_id:
+        links.replace_program(program, program_fd, pin)
+        return ProgramStatus(program, State.ATTACHED, change="updated", compiler=loaded.compiler.value)
     change = "reattached" if pin.exists() else "attached"
-    fresh = request.pin_dir / f"{program.name}{_NEW}"
+    fresh = request.pin_dir / f"{_NEW}{program.name}"
     fresh.unlink(missing_ok=True)
-    loaded.attach_and_pin(program.name, fresh, cgroup_fd)
+    links.attach_to_cgroup(program, program_fd, cgroup_fd, fresh)
+    _put_in_place(fresh, pin)
+    return ProgramStatus(program, State.ATTACHED, change=change, compiler=loaded.compiler.value)
+
+
+def _attach_to_tracepoint(request: Request, loaded: Loaded, program: Program, tracefs: Path | None) -> ProgramStatus:
+    pin = request.pin_dir / program.name
+    if tracefs is None or program.name in loaded.left_out:
+        pin.unlink(missing_ok=True)
+        return ProgramStatus(program, State.ABSENT, loaded.left_out.get(program.name, "tracefs is not mounted"))
+    change = "reattached" if pin.exists() else "attached"
+    fresh = request.pin_dir / f"{_NEW}{program.name}"
+    fresh.unlink(missing_ok=True)
+    try:
+        links.attach_to_tracepoint(program, loaded.build.program_fd(program.name), tracefs, fresh)
+    except KernelLayerError as error:
+        pin.unlink(missing_ok=True)
+        return ProgramStatus(program, State.ABSENT, str(error).splitlines()[-1])
+    _put_in_place(fresh, pin)
+    return ProgramStatus(program, State.ATTACHED, change=change, compiler=loaded.compiler.value)
+
+
+def _put_in_place(fresh: Path, pin: Path) -> None:
     pin.unlink(missing_ok=True)
     fresh.rename(pin)
-    return ProgramStatus(program, State.ATTACHED, change=change)
-
-
-def link_cgroup_id(pin: Path) -> int | None:
-    """The id of the cgroup a pinned link guards; 0 when that cgroup is gone, None when there is no such pin."""
-    try:
-        descriptor = libbpf.open_pin(pin)
-    except BpfCallError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise
-    try:
-        return int(libbpf.link_info(descriptor, str(pin)).cgroup_id)
-    finally:
-        os.close(descriptor)
 
 
 def status(pin_dir: Path, cgroup: Path | None) -> tuple[ProgramStatus, ...]:
@@ -233,7 +238,7 @@ def status(pin_dir: Path, cgroup: Path | None) -> tuple[ProgramStatus, ...]:
 
 
 def _program_status(pin_dir: Path, program: Program, unit_id: int | None) -> ProgramStatus:
-    linked = link_cgroup_id(pin_dir / program.name)
+    linked = links.link_cgroup_id(pin_dir / program.name)
     if linked is None:
         return ProgramStatus(program, State.ABSENT, "no pinned link; run fedge-bpf attach")
     if program.on_cgroup and linked == 0:
@@ -247,15 +252,20 @@ def detach(pin_dir: Path) -> int:
     """Removes every pin of ours, which detaches the programs. Returns how many pins there were."""
     if not pin_dir.is_dir():
         return 0
-    removed = 0
     with _locked(pin_dir):
-        names = [name for p in PROGRAMS for name in (p.name, f"{p.name}{_NEW}")] + [item.name for item in MAPS]
-        for name in names:
+        removed = sum(_unpin(pin_dir, name) for name in ObjectName)
+        with contextlib.suppress(OSError):  # somebody else's pins are in it
+            pin_dir.rmdir()
+    return removed
+
+
+def _unpin(pin_dir: Path, name: ObjectName) -> int:
+    removed = 0
+    for item in (*(p.name for p in programs_of(name)), *(m.name for m in maps_of(name))):
+        for pin in (pin_dir / item, pin_dir / f"{_NEW}{item}"):
             try:
-                (pin_dir / name).unlink()
+                pin.unlink()
             except FileNotFoundError:
                 continue
             removed += 1
-        with contextlib.suppress(OSError):  # somebody else's pins are in it
-            pin_dir.rmdir()
     return removed

@@ -27,6 +27,14 @@ class PolicyError(KernelLayerError):
     """An allow rule or policy file is not acceptable."""
 
 
+class NameUnknownError(PolicyError):
+    """The resolver says that there is no such host name."""
+
+
+class ResolverError(KernelLayerError):
+    """A host name cannot be resolved now; it may be later."""
+
+
 class BpffsMissingError(KernelLayerError):
     """The pin directory is not on a BPF file system."""
 

@@ -18,6 +18,12 @@ RingCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 _PrintCallback = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 
 
+class _MapInfo(ctypes.Structure):
+    """The head of struct bpf_map_info."""
+
+    _fields_ = tuple((name, c_uint32) for name in ("type", "id", "key_size", "value_size", "max_entries", "flags"))
+
+
 class _ObjGetOpts(ctypes.Structure):
     _fields_ = (("sz", c_size_t), ("file_flags", c_uint32))
 
@@ -42,9 +48,6 @@ _POINTER_CALLS: dict[str, tuple[type, ...]] = {
     "bpf_object__find_program_by_name": (c_void_p, c_char_p),
     "bpf_object__next_map": (c_void_p, c_void_p),
     "bpf_object__next_program": (c_void_p, c_void_p),
-    "bpf_program__attach": (c_void_p,),
-    "bpf_program__attach_cgroup": (c_void_p, c_int),
-    "bpf_link__open": (c_char_p,),
     "ring_buffer__new": (c_int, RingCallback, c_void_p, c_void_p),
 }
 _INT_CALLS: dict[str, tuple[type, ...]] = {
@@ -53,8 +56,8 @@ _INT_CALLS: dict[str, tuple[type, ...]] = {
     "bpf_program__fd": (c_void_p,),
     "bpf_map__fd": (c_void_p,),
     "bpf_map__set_pin_path": (c_void_p, c_char_p),
-    "bpf_link__pin": (c_void_p, c_char_p),
-    "bpf_link__destroy": (c_void_p,),
+    "bpf_link_create": (c_int, c_int, c_int, c_void_p),
+    "bpf_obj_pin": (c_int, c_char_p),
     "bpf_link_update": (c_int, c_int, c_void_p),
     "bpf_prog_get_fd_by_id": (c_uint32,),
     "bpf_obj_get_opts": (c_char_p, POINTER(_ObjGetOpts)),
@@ -165,6 +168,27 @@ def possible_cpus() -> int:
     return checked(library().libbpf_num_possible_cpus(), "cannot count CPUs")
 
 
+def update(fd: int, key: bytes, value: bytes, what: str) -> None:
+    """Sets one element of a map."""
+    checked(library().bpf_map_update_elem(fd, key, value, 0), f"cannot set {what}")
+
+
+def lookup(fd: int, key: bytes, value_bytes: int, what: str) -> bytes:
+    """One element of a map that is not per CPU.
+
+    Raises:
+        BpfCallError: EMSGSIZE when the map's values have another size (another version made it).
+    """
+    info = _MapInfo()
+    length = c_uint32(ctypes.sizeof(info))
+    checked(library().bpf_obj_get_info_by_fd(fd, byref(info), byref(length)), f"no information about {what}")
+    if info.value_size != value_bytes:
+        raise BpfCallError(f"{what} has values of {info.value_size} bytes, not {value_bytes}", errno.EMSGSIZE)
+    value = ctypes.create_string_buffer(value_bytes)
+    checked(library().bpf_map_lookup_elem(fd, key, value), f"cannot read {what}")
+    return value.raw
+
+
 def keys(fd: int, key_bytes: int) -> Iterator[bytes]:
     """Every key of a map. Keys that appear or go meanwhile may be missed."""
     previous: bytes | None = None
@@ -192,6 +216,10 @@ class LoadedObject:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives programs and maps back; what is pinned lives on."""
         self._lib.bpf_object__close(self._handle)
 
     def _each(self, following: Callable[[int, int | None], int | None]) -> Iterator[int]:
@@ -244,16 +272,3 @@ class LoadedObject:
         """The descriptor of a map; owned by this object."""
         found = pointer(self._lib.bpf_object__find_map_by_name(self._handle, name.encode()), f"no map {name}")
         return checked(self._lib.bpf_map__fd(found), f"{name} is not loaded")
-
-    def attach_and_pin(self, name: str, pin: Path, cgroup_fd: int | None) -> None:
-        """Attaches to the cgroup, or (None) to the tracepoint of the program's section, and pins the link."""
-        program = self.program(name)
-        if cgroup_fd is None:
-            link = self._lib.bpf_program__attach(program)
-        else:
-            link = self._lib.bpf_program__attach_cgroup(program, cgroup_fd)
-        link = pointer(link, f"cannot attach {name}\n{warnings()}")
-        try:
-            checked(self._lib.bpf_link__pin(link, os.fsencode(pin)), f"cannot pin {name} at {pin}")
-        finally:
-            self._lib.bpf_link__destroy(link)  # closes our end; a pinned link lives on

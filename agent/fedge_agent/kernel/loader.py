@@ -1,7 +1,8 @@
-"""`fedge-bpf attach|detach|status`: the short-lived privileged program that puts the kernel layer in place.
+"""`fedge-bpf attach|refresh|save|detach|status`: the short-lived privileged program of the kernel layer.
 
 Exit status: 0 done; 1 refused, the message names the cure; 2 wrong usage; 3 `status` found network admission
-not enforced; 78 agent.toml cannot be used.
+not enforced; 75 a name cannot be resolved now, try again; 78 the configuration cannot be used. In the last two cases
+the policy that was in force stays in force.
 """
 
 import argparse
@@ -13,16 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedge_agent.kernel import attach as attaching
-from fedge_agent.kernel import capabilities
-from fedge_agent.kernel.allowlist import Allowed, parse_policy, read_policy
+from fedge_agent.kernel import budget, capabilities, policy_change
 from fedge_agent.kernel.attach import ProgramStatus, State
+from fedge_agent.kernel.builds import Compiler, Sources
 from fedge_agent.kernel.capabilities import Capability
 from fedge_agent.kernel.cgroup import unit_cgroup
-from fedge_agent.kernel.errors import KernelLayerError
+from fedge_agent.kernel.errors import KernelLayerError, PolicyError, ResolverError
 from fedge_agent.kernel.programs import Feature
 
 EXIT_REFUSED = 1
 EXIT_NOT_ENFORCED = 3
+EXIT_TRY_AGAIN = 75
 EXIT_CONFIG = 78
 
 
@@ -32,30 +34,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    common.add_argument(
-        "--pin-dir", type=Path, default=attaching.DEFAULT_PIN_DIR, help="on a BPF file system [%(default)s]"
-    )
+    common.add_argument("--config", type=Path, help="agent.toml; options given here come before it")
+    common.add_argument("--pin-dir", type=Path, help=f"on a BPF file system [{attaching.DEFAULT_PIN_DIR}]")
+    common.add_argument("--budget-file", type=Path, help=f"the day's bytes [{budget.DEFAULT_DIRECTORY}/NAME.budget]")
     commands = parser.add_subparsers(dest="command", required=True)
     attach = commands.add_parser("attach", parents=[common], help="load, attach, pin; run again, it updates in place")
     attach.add_argument("--cgroup", type=Path, help="the agent's cgroup v2 directory [this process's own]")
-    attach.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="HOST_OR_CIDR:PORT/PROTO",
-        help="may be repeated; none: nothing is allowed",
-    )
-    attach.add_argument(
-        "--agent", type=Path, metavar="FILE", help="as this agent.toml says: mode, user, and the enrolment's endpoints"
-    )
-    attach.add_argument("--policy", type=Path, help="file of allow rules, one a line")
+    attach.add_argument("--mode", choices=("require", "prefer", "audit", "off"), help="network admission [require]")
     attach.add_argument("--reader-uid", type=int, help="telemetry is readable by this user's primary group")
     attach.add_argument("--reader-gid", type=int, help="telemetry is readable by this group")
     attach.add_argument("--object-dir", type=Path, help="where the .bpf.o files are [installed, else bpf/build]")
-    commands.add_parser("detach", parents=[common], help="remove every pin: the network is open again")
+    attach.add_argument("--compiler", choices=[c.value for c in Compiler], default="auto", help="[%(default)s]")
+    refresh = commands.add_parser("refresh", parents=[common], help="resolve names again, put the policy in force")
+    for command in (attach, refresh):
+        command.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="HOST_OR_CIDR:PORT/PROTO",
+            help="may be repeated; none anywhere: nothing is allowed",
+        )
+        command.add_argument("--policy", type=Path, action="append", default=[], help="file of rules, one a line")
+        command.add_argument("--rate-kib-per-s", type=_positive, help="pace of every TCP connection")
+        command.add_argument("--daily-budget-mib", type=_positive, help="most bytes a day, both ways")
+        command.add_argument("--endpoints", type=Path, help="file of allowed addresses to write")
+        command.add_argument("--address-expiry-s", type=_positive, help="how long an address outlives its name")
+    commands.add_parser("save", parents=[common], help="write the day's budget to its file; run it by a timer")
+    commands.add_parser("detach", parents=[common], help="save the budget and remove every pin: the network is open")
     status = commands.add_parser("status", parents=[common], help="what is attached")
     status.add_argument("--cgroup", type=Path, help="compare with this cgroup")
     return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 def enforced(programs: Sequence[ProgramStatus]) -> bool:
@@ -64,34 +79,37 @@ def enforced(programs: Sequence[ProgramStatus]) -> bool:
     return bool(wanted) and all(p.state is State.ATTACHED for p in wanted)
 
 
+def _print(arguments: argparse.Namespace, record: dict[str, object], text: str) -> None:
+    print(json.dumps(record) if arguments.output == "json" else text)  # noqa: T201 - the output
+
+
+def _warn(arguments: argparse.Namespace, text: str) -> None:
+    print(f"fedge-bpf {arguments.command}: warning: {text}", file=sys.stderr)  # noqa: T201 - the output
+
+
 def _report(programs: Sequence[ProgramStatus], arguments: argparse.Namespace, **extra: object) -> None:
-    if arguments.output == "json":
-        lines = [
-            {
-                "name": p.program.name,
-                "object": p.program.object_name.value,
-                "section": p.program.section,
-                "feature": p.program.feature.value,
-                "state": p.state.value,
-                "detail": p.detail,
-                "change": p.change,
-                "substitute": p.program.substitute,
-            }
-            for p in programs
-        ]
-        record = {
-            "pin_dir": str(arguments.pin_dir),
-            "admission_enforced": enforced(programs),
-            "programs": lines,
-            **extra,
+    rows = [
+        {
+            "name": p.program.name,
+            "object": p.program.object_name.value,
+            "section": p.program.section,
+            "feature": p.program.feature.value,
+            "state": p.state.value,
+            "compiler": p.compiler,
+            "detail": p.detail,
+            "change": p.change,
+            "substitute": p.program.substitute,
         }
-        print(json.dumps(record))  # noqa: T201 - the output
-        return
+        for p in programs
+    ]
+    lines = []
     for p in programs:
-        note = p.detail or p.change
+        note = p.detail or (f"{p.change} by {p.compiler}" if p.change else "")
         if p.state is not State.ATTACHED and p.program.substitute:
             note += f" (instead: {p.program.substitute})"
-        print(f"{p.state.value:9} {p.program.name:16} {p.program.section:36} {note}".rstrip())  # noqa: T201 - the output
+        lines.append(f"{p.state.value:9} {p.program.name:16} {p.program.section:44} {note}".rstrip())
+    record = {"pin_dir": str(arguments.pin_dir), "admission_enforced": enforced(programs), "programs": rows, **extra}
+    _print(arguments, record, "\n".join(lines))
 
 
 def _reader_gid(arguments: argparse.Namespace) -> int | None:
@@ -105,74 +123,90 @@ def _reader_gid(arguments: argparse.Namespace) -> int | None:
         raise KernelLayerError(f"no user has uid {arguments.reader_uid}; give --reader-gid") from error
 
 
-def _attach(arguments: argparse.Namespace) -> int:
-    if arguments.agent is not None:
-        return _attach_for_agent(arguments)
-    rules = [*arguments.allow, *(read_policy(arguments.policy) if arguments.policy else ())]
-    return _attach_allowing(arguments, parse_policy(rules), _reader_gid(arguments))
-
-
-def _attach_for_agent(arguments: argparse.Namespace) -> int:
-    """As the owner's file says: `require` fails with the kernel, `prefer` goes on without it, `off` detaches."""
-    from fedge_agent.config import ConfigError, load  # noqa: PLC0415 - the other commands need no configuration
-    from fedge_agent.unit_policy import unit_policy  # noqa: PLC0415
-
-    try:
-        config = load(arguments.agent)
-    except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the output
-        return EXIT_CONFIG
-    arguments.pin_dir = Path(config.kernel.pin_dir)
-    if config.kernel.network == "off":
-        return _detach(arguments)
-    allow, problems = unit_policy(config.state_dir)
-    for problem in problems:
-        print(f"fedge-bpf attach: not allowed for now: {problem}", file=sys.stderr)  # noqa: T201 - the output
-    try:
-        gid = config.state_dir.stat().st_gid
-        return _attach_allowing(arguments, allow, gid)
-    except (KernelLayerError, OSError) as error:
-        if config.kernel.network == "require":
-            raise
-        print(f'fedge-bpf attach: {error}; going on without, as kernel.network = "prefer" says', file=sys.stderr)  # noqa: T201 - the output
-        return 0
-
-
-def _attach_allowing(arguments: argparse.Namespace, allow: tuple[Allowed, ...], gid: int | None) -> int:
-    cgroup = arguments.cgroup.resolve() if arguments.cgroup else unit_cgroup()
-    objects = arguments.object_dir or attaching.find_objects()
+def _attach(arguments: argparse.Namespace, wanted: policy_change.Wanted) -> int:
+    gid = _reader_gid(arguments)
+    place = arguments.cgroup or wanted.cgroup
+    cgroup = place.resolve() if place else unit_cgroup()
+    sources = Sources(arguments.object_dir or attaching.find_objects(), arguments.pin_dir, Compiler(arguments.compiler))
+    prior, warning = policy_change.saved_budget(wanted, arguments.budget_file)
+    for text in (*wanted.warnings, *([warning] if warning else [])):
+        _warn(arguments, text)
+    request = attaching.Request(sources, cgroup, wanted.policy, prior, reader_gid=gid)
     capabilities.keep_only(Capability)
     begin_s = time.perf_counter()
-    programs = attaching.attach(attaching.Request(arguments.pin_dir, cgroup, allow, objects, gid))
+    programs = policy_change.attach_as(wanted.mode, request, lambda text: _warn(arguments, text))
     load_ms = round((time.perf_counter() - begin_s) * 1000, 1)
     capabilities.keep_only(())
-    # the unit binds the pins into its own mount namespace, so there nothing is in the way
-    closed = attaching.closed_parent(arguments.pin_dir) if gid is not None and arguments.agent is None else None
+    if wanted.policy is not None and enforced(programs):
+        policy_change.publish(wanted)
+    closed = attaching.closed_parent(arguments.pin_dir) if gid is not None else None
     if closed is not None:
-        cure = f"chmod o+x {closed}, or bind {arguments.pin_dir} into the daemon's mount namespace, as its unit does"
-        print(f"fedge-bpf attach: warning: readers cannot pass {closed}; {cure}", file=sys.stderr)  # noqa: T201 - the output
-    extra = {"cgroup": str(cgroup), "allowed": [str(a) for a in allow], "load_ms": load_ms}
+        cure = f"chmod o+x {closed}, or BindPaths={arguments.pin_dir}:/run/fedge/bpf in the daemon's unit"
+        _warn(arguments, f"readers cannot pass {closed}; {cure}")
+    allowed = [str(a) for a in wanted.policy.allow] if wanted.policy is not None else []
+    extra = {"cgroup": str(cgroup), "mode": wanted.mode, "allowed": allowed, "load_ms": load_ms}
     _report(programs, arguments, **extra, capabilities=capabilities.effective())
     return 0
 
 
-def _detach(arguments: argparse.Namespace) -> int:
-    removed = attaching.detach(arguments.pin_dir)
-    print(json.dumps({"removed": removed}) if arguments.output == "json" else f"{removed} pins removed")  # noqa: T201 - the output
+def _refresh(arguments: argparse.Namespace, wanted: policy_change.Wanted) -> int:
+    for text in wanted.warnings:
+        _warn(arguments, text)
+    capabilities.keep_only(Capability)
+    policy_change.put_in_force(wanted, arguments.pin_dir)
+    policy_change.publish(wanted)
+    allowed = [str(a) for a in wanted.policy.allow] if wanted.policy is not None else []
+    _print(arguments, {"allowed": allowed}, f"{len(allowed)} entries are allowed")
     return 0
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _save(arguments: argparse.Namespace, _: policy_change.Wanted) -> int:
+    saved = budget.save(arguments.pin_dir, arguments.budget_file, budget.today())
+    if saved is None:
+        _print(arguments, {"budget": None}, "no budget is counted")
+        return 0
+    record = {"left_bytes": saved.left_bytes, "limit_bytes": saved.limit_bytes, "day": saved.day}
+    _print(arguments, {"budget": record}, f"{saved.left_bytes} of {saved.limit_bytes} bytes are left today")
+    return 0
+
+
+def _detach(arguments: argparse.Namespace, _: policy_change.Wanted) -> int:
+    budget.save(arguments.pin_dir, arguments.budget_file, budget.today())
+    removed = attaching.detach(arguments.pin_dir)
+    _print(arguments, {"removed": removed}, f"{removed} pins removed")
+    return 0
+
+
+def _status(arguments: argparse.Namespace, _: policy_change.Wanted) -> int:
     programs = attaching.status(arguments.pin_dir, arguments.cgroup)
-    _report(programs, arguments)
+    found = budget.read_kernel(arguments.pin_dir)
+    extra: dict[str, object] = {}
+    if found is not None:
+        rule, left = found
+        extra = {
+            "audit": rule.audit,
+            "rate_bytes_per_s": rule.rate_bytes_per_s or None,
+            "budget": {"left_bytes": left.left_bytes, "limit_bytes": left.limit_bytes} if rule.metered else None,
+        }
+    _report(programs, arguments, **extra)
     return 0 if enforced(programs) else EXIT_NOT_ENFORCED
+
+
+_COMMANDS = {"attach": _attach, "refresh": _refresh, "save": _save, "detach": _detach, "status": _status}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return {"attach": _attach, "detach": _detach, "status": _status}[arguments.command](arguments)
+        wanted = policy_change.wanted_by(arguments)
+        return _COMMANDS[arguments.command](arguments, wanted)
+    except PolicyError as error:
+        print(f"fedge-bpf {arguments.command}: {error}", file=sys.stderr)  # noqa: T201 - the output
+        return EXIT_CONFIG
+    except ResolverError as error:
+        print(f"fedge-bpf {arguments.command}: {error}", file=sys.stderr)  # noqa: T201 - the output
+        return EXIT_TRY_AGAIN
     except (KernelLayerError, OSError) as error:
         print(f"fedge-bpf {arguments.command}: {error}", file=sys.stderr)  # noqa: T201 - the output
         return EXIT_REFUSED

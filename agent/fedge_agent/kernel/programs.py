@@ -15,25 +15,37 @@ class ObjectName(enum.Enum):
         """The object's file name in the object directory."""
         return f"{self.value}.bpf.o"
 
+    @property
+    def expanded_name(self) -> str:
+        """The file name of the same source as bcc takes it, in the same directory."""
+        return f"{self.value}.bcc.c"
+
 
 class Feature(enum.Enum):
     """What a program contributes; a feature whose programs are not attached comes from its substitute or is missing."""
 
     NETWORK_ADMISSION = "network-admission"
     NETWORK_COUNT = "network-count"
+    NETWORK_PACE = "network-pace"
     RUN_QUEUE = "run-queue"
     EXEC = "exec"
     RETRANSMITS = "retransmits"
+    RECLAIM = "reclaim"
     BLOCK_LATENCY = "block-latency"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TracepointField:
-    """A field that a program reads at a compiled-in offset (bpf/tracepoints.h)."""
+    """A field that a program reads at a compiled-in offset (bpf/tracepoints.h).
+
+    Attributes:
+        macro: OFF_{macro} and TYPE_{macro} are its offset and type in the source.
+    """
 
     name: str
     offset: int
     size: int
+    macro: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,13 +71,37 @@ class Program:
     @property
     def on_cgroup(self) -> bool:
         """Attached to the unit's cgroup; otherwise to a tracepoint of the whole machine."""
-        return self.section.startswith("cgroup")
+        return self.object_name is ObjectName.ADMISSION
+
+    @property
+    def program_type(self) -> int:
+        """The number of its enum bpf_prog_type."""
+        return _KINDS[self.section][0] if self.on_cgroup else _TRACEPOINT
+
+    @property
+    def attach_type(self) -> int:
+        """The number of its enum bpf_attach_type."""
+        return _KINDS[self.section][1] if self.on_cgroup else _PERF_EVENT
 
     @property
     def tracepoint(self) -> tuple[str, str]:
         """Category and event of a tracepoint program."""
         _, category, event = self.section.split("/")
         return category, event
+
+
+# (enum bpf_prog_type, enum bpf_attach_type), from linux/bpf.h
+_KINDS = {
+    "cgroup/connect4": (18, 10),
+    "cgroup/connect6": (18, 11),
+    "cgroup/sendmsg4": (18, 14),
+    "cgroup/sendmsg6": (18, 15),
+    "cgroup_skb/egress": (8, 1),
+    "cgroup_skb/ingress": (8, 0),
+    "sockops": (13, 3),
+}
+_TRACEPOINT = 5
+_PERF_EVENT = 41
 
 
 def _network(name: str, section: str, feature: Feature, substitute: str) -> Program:
@@ -77,15 +113,15 @@ def _trace(name: str, event: str, feature: Feature, substitute: str, *fields: Tr
     return Program(name, ObjectName.TELEMETRY, f"tracepoint/{event}", feature, needs, substitute, fields)
 
 
-_WAKEUP = (TracepointField("pid", 24, 4), TracepointField("prio", 28, 4))
+_WAKEUP = (TracepointField("pid", 24, 4, "SCHED_WAKEUP_PID"), TracepointField("prio", 28, 4, "SCHED_WAKEUP_PRIO"))
 _SWITCH = (
-    TracepointField("prev_pid", 24, 4),
-    TracepointField("prev_prio", 28, 4),
-    TracepointField("prev_state", 32, 8),
-    TracepointField("next_pid", 56, 4),
-    TracepointField("next_prio", 60, 4),
+    TracepointField("prev_pid", 24, 4, "SCHED_SWITCH_PREV_PID"),
+    TracepointField("prev_prio", 28, 4, "SCHED_SWITCH_PREV_PRIO"),
+    TracepointField("prev_state", 32, 8, "SCHED_SWITCH_PREV_STATE"),
+    TracepointField("next_pid", 56, 4, "SCHED_SWITCH_NEXT_PID"),
+    TracepointField("next_prio", 60, 4, "SCHED_SWITCH_NEXT_PRIO"),
 )
-_REQUEST = (TracepointField("dev", 8, 4), TracepointField("sector", 16, 8))
+_REQUEST = (TracepointField("dev", 8, 4, "BLOCK_RQ_DEV"), TracepointField("sector", 16, 8, "BLOCK_RQ_SECTOR"))
 _WAITS = "/proc/*/schedstat (mean wait), PSI cpu"
 _DISK = "/proc/diskstats (mean)"
 
@@ -96,11 +132,14 @@ PROGRAMS: tuple[Program, ...] = (
     _network("fedge_sendmsg6", "cgroup/sendmsg6", Feature.NETWORK_ADMISSION, ""),
     _network("fedge_egress", "cgroup_skb/egress", Feature.NETWORK_ADMISSION, ""),
     _network("fedge_ingress", "cgroup_skb/ingress", Feature.NETWORK_COUNT, ""),
+    _network("fedge_sockops", "sockops", Feature.NETWORK_PACE, ""),
     _trace("fedge_wakeup", "sched/sched_wakeup", Feature.RUN_QUEUE, _WAITS, *_WAKEUP),
     _trace("fedge_wake_new", "sched/sched_wakeup_new", Feature.RUN_QUEUE, _WAITS, *_WAKEUP),
     _trace("fedge_switch", "sched/sched_switch", Feature.RUN_QUEUE, _WAITS, *_SWITCH),
     _trace("fedge_exec", "sched/sched_process_exec", Feature.EXEC, "/proc/stat processes (forks)"),
     _trace("fedge_retrans", "tcp/tcp_retransmit_skb", Feature.RETRANSMITS, "/proc/net/snmp Tcp RetransSegs"),
+    _trace("fedge_reclaim", "vmscan/mm_vmscan_direct_reclaim_begin", Feature.RECLAIM, "/proc/vmstat allocstall_*"),
+    _trace("fedge_oom", "oom/mark_victim", Feature.RECLAIM, "/proc/vmstat oom_kill"),
     _trace("fedge_blk_issue", "block/block_rq_issue", Feature.BLOCK_LATENCY, _DISK, *_REQUEST),
     _trace("fedge_blk_done", "block/block_rq_complete", Feature.BLOCK_LATENCY, _DISK, *_REQUEST),
 )
@@ -132,6 +171,9 @@ MAPS: tuple[PinnedMap, ...] = (
     PinnedMap("fedge_allow", ObjectName.ADMISSION, Access.READ),
     PinnedMap("fedge_count", ObjectName.ADMISSION, Access.READ),
     PinnedMap("fedge_pace", ObjectName.ADMISSION, Access.PRIVATE),
+    PinnedMap("fedge_rule", ObjectName.ADMISSION, Access.READ),
+    PinnedMap("fedge_budget", ObjectName.ADMISSION, Access.READ),
+    PinnedMap("fedge_srtt", ObjectName.ADMISSION, Access.READ),
     PinnedMap("fedge_deny", ObjectName.ADMISSION, Access.READ_WRITE),
     PinnedMap("fedge_on", ObjectName.TELEMETRY, Access.READ_WRITE),
     PinnedMap("fedge_wake", ObjectName.TELEMETRY, Access.PRIVATE),

@@ -9,7 +9,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 HISTOGRAM_SLOTS = 32
 PEER = struct.Struct("=IHBB16s")  # prefixlen in host order; the port is put in as two network-order bytes
-DENIAL = struct.Struct("=QI2sBB16s")
+DENIAL = struct.Struct("=QI2sBB16sBB6x")
+RULE = struct.Struct("=QII")
+BUDGET = struct.Struct("=qqQ")
 PORT_PROTOCOL_BITS = 32
 ADDRESS_BYTES = 16
 
@@ -20,6 +22,14 @@ class Hook(enum.IntEnum):
     CONNECT = 1
     SENDMSG = 2
     EGRESS = 3
+    INGRESS = 4
+
+
+class DenialReason(enum.IntEnum):
+    """Why something was refused (enum fedge_reason)."""
+
+    NOT_ALLOWED = 1
+    BUDGET_SPENT = 2
 
 
 class Protocol(enum.IntEnum):
@@ -44,6 +54,10 @@ class Counter(enum.IntEnum):
     EVENTS_SENT = 9
     EVENTS_SUPPRESSED = 10
     EVENTS_LOST = 11
+    DENIED_BUDGET = 12
+    AUDITED = 13
+    PACED = 14
+    PACE_FAILED = 15
 
 
 class MachineCounter(enum.IntEnum):
@@ -53,6 +67,8 @@ class MachineCounter(enum.IntEnum):
     RETRANSMITS = 1
     WAKE_LOST = 2
     BLOCK_LOST = 3
+    RECLAIMS = 4
+    OOM_KILLS = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,6 +82,8 @@ class Denial:
         port: 0 when the packet had none that could be read.
         protocol: IPPROTO number.
         suppressed: refusals before this one that were counted but not reported (16 a second are).
+        reason: why.
+        audited: audit mode let it pass.
     """
 
     stamp_ns: int
@@ -74,17 +92,77 @@ class Denial:
     port: int
     protocol: int
     suppressed: int
+    reason: DenialReason
+    audited: bool
 
     @classmethod
     def decode(cls, record: bytes) -> "Denial":
         """Reads a struct fedge_denial.
 
         Raises:
-            ValueError: wrong length or unknown hook.
+            ValueError: wrong length, unknown hook or reason.
         """
         if len(record) != DENIAL.size:
             raise ValueError(f"denial record of {len(record)} bytes instead of {DENIAL.size}; reattach with fedge-bpf")
-        stamp_ns, suppressed, port, protocol, hook, packed = DENIAL.unpack(record)
+        stamp_ns, suppressed, port, protocol, hook, packed, reason, audited = DENIAL.unpack(record)
         v6 = ipaddress.IPv6Address(packed)
         address = v6.ipv4_mapped or v6
-        return cls(stamp_ns, Hook(hook), address, int.from_bytes(port, "big"), protocol, suppressed)
+        return cls(
+            stamp_ns,
+            Hook(hook),
+            address,
+            int.from_bytes(port, "big"),
+            protocol,
+            suppressed,
+            DenialReason(reason),
+            bool(audited),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """struct fedge_rule: everything of the network policy but the allow-list.
+
+    Attributes:
+        rate_bytes_per_s: pace of every TCP connection; 0: not paced.
+        audit: report what would be refused, refuse nothing.
+        metered: the day's budget counts.
+    """
+
+    rate_bytes_per_s: int = 0
+    audit: bool = False
+    metered: bool = False
+
+    def encode(self) -> bytes:
+        """As the kernel reads it."""
+        return RULE.pack(self.rate_bytes_per_s, self.audit, self.metered)
+
+    @classmethod
+    def decode(cls, record: bytes) -> "Rule":
+        """From the kernel's map."""
+        rate, audit, metered = RULE.unpack(record)
+        return cls(rate, bool(audit), bool(metered))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Budget:
+    """struct fedge_budget: what is left of a day's bytes.
+
+    Attributes:
+        left_bytes: below 0 by what small packets used past the end.
+        limit_bytes: of a day.
+        day: days since 1970-01-01 UTC for which `left_bytes` holds.
+    """
+
+    left_bytes: int
+    limit_bytes: int
+    day: int
+
+    def encode(self) -> bytes:
+        """As the kernel reads it."""
+        return BUDGET.pack(self.left_bytes, self.limit_bytes, self.day)
+
+    @classmethod
+    def decode(cls, record: bytes) -> "Budget":
+        """From the kernel's map."""
+        return cls(*BUDGET.unpack(record))

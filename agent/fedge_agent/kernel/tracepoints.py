@@ -1,16 +1,33 @@
 """Compares the tracepoint offsets the programs were compiled with to the running kernel's.
 
 Tracepoint structs are not UAPI (32-bit `long`, PREEMPT_RT's extra common byte): a program with a wrong offset would
-read nonsense without complaint, so it is left out instead and its substitute serves.
+read nonsense without complaint. It is compiled anew by bcc with the kernel's own offsets; where that cannot be, it is
+left out and its substitute serves.
 """
 
+import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from fedge_agent.kernel.programs import Program
+from fedge_agent.kernel.programs import Program, TracepointField
 
 TRACEFS_PLACES = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
 _FIELD = re.compile(r"field:[^;]*?(\w+)(?:\[\d*\])?;\s*offset:(\d+);\s*size:(\d+);")
+_TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """How a program fits the running kernel.
+
+    Attributes:
+        reason: why the compiled object's program cannot be used; None when it fits.
+        fields: where the kernel has the fields; None when no compiler can help (no such tracepoint or field).
+    """
+
+    reason: str | None
+    fields: tuple[TracepointField, ...] | None
 
 
 def find_tracefs(root: Path = Path("/")) -> Path | None:
@@ -29,21 +46,39 @@ def parse_format(text: str) -> dict[str, tuple[int, int]]:
     return {name: (int(offset), int(size)) for name, offset, size in _FIELD.findall(text)}
 
 
-def mismatch(program: Program, tracefs: Path | None) -> str | None:
-    """Why this tracepoint program must be left out on this kernel; None when it fits."""
+def layout(program: Program, tracefs: Path | None) -> Layout:
+    """How a tracepoint program fits this kernel."""
     if tracefs is None:
-        return "tracefs is not mounted; mount -t tracefs tracefs /sys/kernel/tracing"
+        return Layout("tracefs is not mounted; mount -t tracefs tracefs /sys/kernel/tracing", None)
     category, event = program.tracepoint
     path = tracefs / "events" / category / event / "format"
     try:
         found = parse_format(path.read_text(encoding="ascii", errors="replace"))
     except FileNotFoundError:
-        return f"this kernel has no tracepoint {category}:{event}"
+        return Layout(f"this kernel has no tracepoint {category}:{event}", None)
     except OSError as error:
-        return f"{path} cannot be read ({error.strerror}); CAP_DAC_READ_SEARCH is needed"
+        return Layout(f"{path} cannot be read ({error.strerror}); CAP_DAC_READ_SEARCH is needed", None)
+    reason, present = None, []
     for field in program.fields:
-        present = found.get(field.name)
-        if present != (field.offset, field.size):
+        place = found.get(field.name)
+        if place != (field.offset, field.size) and reason is None:
             wanted = (field.offset, field.size)
-            return f"{category}:{event} has {field.name} at (offset, size) {present}, compiled for {wanted}"
-    return None
+            reason = f"{category}:{event} has {field.name} at (offset, size) {place}, compiled for {wanted}"
+        if place is None or place[1] not in _TYPES:
+            return Layout(reason, None)
+        present.append(dataclasses.replace(field, offset=place[0], size=place[1]))
+    return Layout(reason, tuple(present))
+
+
+def mismatch(program: Program, tracefs: Path | None) -> str | None:
+    """Why the compiled object's program must be left out on this kernel; None when it fits."""
+    return layout(program, tracefs).reason
+
+
+def defines(fields: Iterable[TracepointField]) -> dict[str, str]:
+    """Names and values for bcc's -D. Of two tracepoints that share a macro the last one given decides."""
+    found: dict[str, str] = {}
+    for field in fields:
+        found[f"OFF_{field.macro}"] = str(field.offset)
+        found[f"TYPE_{field.macro}"] = _TYPES[field.size]
+    return found

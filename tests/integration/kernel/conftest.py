@@ -15,10 +15,12 @@ import pytest
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.allowlist import parse_policy
-from fedge_agent.kernel.attach import REPOSITORY_OBJECTS, detach, set_policy
+from fedge_agent.kernel.attach import REPOSITORY_OBJECTS, detach
 from fedge_agent.kernel.cgroup import cgroup2_mount
 from fedge_agent.kernel.errors import BpfCallError, KernelLayerError
-from fedge_agent.kernel.programs import PROGRAMS, ObjectName
+from fedge_agent.kernel.network_policy import NetworkPolicy, put
+from fedge_agent.kernel.programs import PROGRAMS
+from fedge_agent.kernel.records import Budget, Rule
 
 CLIENT = Path(__file__).with_name("client.py")
 IN_CGROUP = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
@@ -121,14 +123,46 @@ def cgroup(make_cgroup: Callable[..., Path]) -> Path:
     return make_cgroup()
 
 
+# python3-bpfcc is the distribution's: the environment that pytest runs in cannot see it.
+SYSTEM_PYTHON = "/usr/bin/python3"
+AGENT = Path(__file__).parents[3] / "agent"
+
+
+@pytest.fixture(scope="session")
+def bcc_python() -> str:
+    """An interpreter that has bcc and can read the agent's sources."""
+    script = "import bcc, sys; assert sys.version_info >= (3, 11)"
+    if subprocess.run([SYSTEM_PYTHON, "-c", script], check=False, capture_output=True).returncode != 0:
+        pytest.skip("bcc is missing; apt install python3-bpfcc (with a python3 of 3.11 or later)")
+    return SYSTEM_PYTHON
+
+
 @pytest.fixture
-def fedge_bpf(objects, pin_dir) -> Callable[..., subprocess.CompletedProcess[str]]:
+def compiler(request: pytest.FixtureRequest) -> str:
+    """Which compiler `fedge_bpf attach` uses: clang's object, unless a test asks for both (see BOTH)."""
+    return str(getattr(request, "param", "object"))
+
+
+def loader_command(compiler: str, request: pytest.FixtureRequest) -> list[str]:
+    python = request.getfixturevalue("bcc_python") if compiler != "object" else sys.executable
+    return ["env", f"PYTHONPATH={AGENT}", python, "-m", "fedge_agent.kernel.loader"]
+
+
+@pytest.fixture
+def fedge_bpf(objects, pin_dir, tmp_path, compiler, request) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the real command with a private tracefs; `check=True` unless said otherwise."""
 
-    def run(*arguments: str, check: bool = True, tracefs: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fedge_agent.kernel.loader", *arguments, "--pin-dir", str(pin_dir)]
+    def run(
+        *arguments: str,
+        check: bool = True,
+        tracefs: bool = True,
+        objects: Path = objects,
+        compiler: str = compiler,
+    ) -> subprocess.CompletedProcess[str]:
+        command = [*loader_command(compiler, request), *arguments, "--pin-dir", str(pin_dir)]
+        command += ["--budget-file", str(tmp_path / "budget")]
         if arguments[0] == "attach":
-            command += ["--object-dir", str(objects)]
+            command += ["--object-dir", str(objects), "--compiler", compiler]
         if tracefs:
             command = ["unshare", "-m", "sh", "-c", PRIVATE_TRACEFS, "sh", *command]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -201,14 +235,28 @@ class _TestRun(ctypes.Structure):
     )
 
 
-class Loaded:
-    """The admission object in the kernel, attached to nothing."""
+NO_LIMITS = Rule()
 
-    def __init__(self, loaded: libbpf.LoadedObject) -> None:
-        self._loaded = loaded
 
-    def allow(self, *rules: str) -> None:
-        set_policy(self._loaded.map_fd("fedge_allow"), parse_policy(rules))
+class Attached:
+    """The admission programs of one build, as the loader attached them to a cgroup of their own."""
+
+    def __init__(self, pin_dir: Path, compiler: str) -> None:
+        self.compiler = compiler
+        self._pin_dir = pin_dir
+        self._programs: dict[str, int] = {}
+        self._maps: dict[str, int] = {}
+
+    def follow(self, *rules: str, rule: Rule = NO_LIMITS, budget: Budget | None = None) -> None:
+        """Puts a policy in force; the budget is that which is left."""
+        limit = budget.limit_bytes if budget is not None and rule.metered else None
+        policy = NetworkPolicy(parse_policy(rules), rule.rate_bytes_per_s or None, rule.audit, limit)
+        put(policy, self._map, None, 1)
+        if budget is not None:
+            libbpf.update(self._map("fedge_budget"), bytes(4), budget.encode(), "the budget")
+
+    def budget_left(self) -> int:
+        return Budget.decode(libbpf.lookup(self._map("fedge_budget"), bytes(4), 24, "the budget")).left_bytes
 
     def verdict(self, program: str, frame: bytes, repeat: int = 1) -> tuple[int, int]:
         """(verdict, ns a run) of a cgroup_skb program on an Ethernet frame."""
@@ -216,16 +264,46 @@ class Loaded:
         run = _TestRun(
             sz=ctypes.sizeof(_TestRun), data_in=ctypes.addressof(buffer), data_size_in=len(frame), repeat=repeat
         )
-        result = libbpf.library().bpf_prog_test_run_opts(self._loaded.program_fd(program), ctypes.byref(run))
+        result = libbpf.library().bpf_prog_test_run_opts(self._program(program), ctypes.byref(run))
         libbpf.checked(result, "BPF_PROG_TEST_RUN")
         return run.retval, run.duration
 
+    def close(self) -> None:
+        for descriptor in (*self._programs.values(), *self._maps.values()):
+            os.close(descriptor)
 
-@pytest.fixture
-def admission(objects, root_privilege) -> Iterator[Loaded]:
-    with libbpf.LoadedObject(objects / ObjectName.ADMISSION.file_name) as loaded:
-        try:
-            loaded.load()
-        except KernelLayerError as error:
-            pytest.skip(f"this kernel does not take the programs: {error}")
-        yield Loaded(loaded)
+    def _map(self, name: str) -> int:
+        if name not in self._maps:
+            self._maps[name] = libbpf.open_pin(self._pin_dir / name)
+        return self._maps[name]
+
+    def _program(self, name: str) -> int:
+        if name not in self._programs:
+            link = libbpf.open_pin(self._pin_dir / name)
+            number = libbpf.link_info(link, name).prog_id
+            os.close(link)
+            self._programs[name] = libbpf.checked(libbpf.library().bpf_prog_get_fd_by_id(number), name)
+        return self._programs[name]
+
+
+@pytest.fixture(scope="module", params=["object", "bcc"])
+def admission(request, objects, root_privilege) -> Iterator[Attached]:
+    """Both builds of the admission programs, one after the other."""
+    compiler = request.param
+    place = Path(tempfile.mkdtemp(prefix="fedge-verdicts-"))
+    cgroup = cgroup2_mount() / f"fedge-verdicts-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=True)
+    cgroup.mkdir()
+    try:
+        command = [*loader_command(compiler, request), "attach", "--compiler", compiler, "--cgroup", str(cgroup)]
+        command += ["--object-dir", str(objects), "--pin-dir", str(place / "fedge")]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        attached = Attached(place / "fedge", compiler)
+        yield attached
+        attached.close()
+    finally:
+        detach(place / "fedge")
+        cgroup.rmdir()
+        subprocess.run(["umount", str(place)], check=True)
+        place.rmdir()

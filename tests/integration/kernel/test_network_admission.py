@@ -13,6 +13,8 @@ import pytest
 from fedge_agent.kernel.reader import DenialStream, MapReader
 from fedge_agent.kernel.records import Counter, Hook
 
+pytestmark = pytest.mark.parametrize("compiler", ["object", "bcc"], indirect=True)
+
 
 @pytest.fixture
 def tcp4() -> Iterator[socket.socket]:

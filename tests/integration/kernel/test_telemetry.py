@@ -12,6 +12,7 @@ from fedge_agent.kernel.reader import MapReader
 from fedge_agent.kernel.records import MachineCounter
 from fedge_agent.kernel.telemetry import Telemetry
 
+pytestmark = pytest.mark.parametrize("compiler", ["object", "bcc"], indirect=True)
 SPIN = "import time; end = time.process_time() + 0.15\nwhile time.process_time() < end: pass"
 
 

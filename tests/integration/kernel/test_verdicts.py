@@ -1,4 +1,4 @@
-"""The verdicts of the egress program on crafted packets, by BPF_PROG_TEST_RUN."""
+"""The verdicts of the packet programs on crafted packets, by BPF_PROG_TEST_RUN: the same of both compilers' builds."""
 
 import ipaddress
 import struct
@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedge_agent.kernel.allowlist import parse_policy
+from fedge_agent.kernel.records import Budget, Rule
 
 PASS, DROP = 1, 0
 TCP, UDP, ICMP, HOP_BY_HOP = 6, 17, 1, 0
@@ -70,18 +71,66 @@ TABLE = {
 
 @pytest.mark.parametrize("name", TABLE)
 def test_egress_gives_the_verdict_of_the_table(admission, name):
-    admission.allow(*RULES)
+    admission.follow(*RULES)
     frame, expected = TABLE[name]
     assert admission.verdict("fedge_egress", frame)[0] == expected
 
 
 def test_an_empty_policy_lets_nothing_out(admission):
-    admission.allow()
+    admission.follow()
     assert all(admission.verdict("fedge_egress", frame)[0] == DROP for frame, _ in TABLE.values())
 
 
 def test_ingress_lets_everything_in(admission):
     assert all(admission.verdict("fedge_ingress", frame)[0] == PASS for frame, _ in TABLE.values())
+
+
+LARGE = 1000
+ALLOWED_PEER = ("127.0.0.1", TCP)
+
+
+def of_length(length: int) -> bytes:
+    """An allowed packet of so many bytes, Ethernet's 14 not counted."""
+    return ipv4(*ALLOWED_PEER, transport(18883) + bytes(length - 40))
+
+
+METERED = Rule(metered=True)
+
+
+@pytest.mark.parametrize("program", ["fedge_egress", "fedge_ingress"])
+def test_a_packet_over_the_budget_is_dropped_and_a_small_one_is_not(admission, program):
+    admission.follow(*RULES, rule=METERED, budget=Budget(2 * LARGE, 10_000, 1))
+    assert [admission.verdict(program, of_length(LARGE))[0] for _ in range(3)] == [PASS, PASS, DROP]
+    assert admission.verdict(program, of_length(128))[0] == PASS
+    assert admission.verdict(program, of_length(129))[0] == DROP
+    assert admission.budget_left() == -128
+
+
+def test_both_directions_use_the_one_budget(admission):
+    admission.follow(*RULES, rule=METERED, budget=Budget(2 * LARGE, 10_000, 1))
+    assert admission.verdict("fedge_ingress", of_length(LARGE))[0] == PASS
+    assert admission.verdict("fedge_egress", of_length(LARGE))[0] == PASS
+    assert admission.verdict("fedge_ingress", of_length(LARGE))[0] == DROP
+    assert admission.verdict("fedge_egress", of_length(LARGE))[0] == DROP
+
+
+def test_a_refused_packet_costs_no_budget(admission):
+    admission.follow(*RULES, rule=METERED, budget=Budget(LARGE, 10_000, 1))
+    assert admission.verdict("fedge_egress", ipv4("127.0.0.9", TCP, transport(9)))[0] == DROP
+    assert admission.budget_left() == LARGE
+
+
+def test_without_a_budget_nothing_is_counted_down(admission):
+    admission.follow(*RULES, budget=Budget(0, 10_000, 1))
+    assert admission.verdict("fedge_egress", of_length(LARGE))[0] == PASS
+    assert admission.budget_left() == 0
+
+
+def test_in_audit_mode_everything_passes_and_the_budget_is_still_told(admission):
+    admission.follow(*RULES, rule=Rule(audit=True, metered=True), budget=Budget(LARGE, 10_000, 1))
+    assert {admission.verdict("fedge_egress", frame)[0] for frame, _ in TABLE.values()} == {PASS}
+    assert admission.verdict("fedge_egress", of_length(2 * LARGE))[0] == PASS
+    assert admission.verdict("fedge_ingress", of_length(2 * LARGE))[0] == PASS
 
 
 # Few bits in few places, so that rules and packets often meet.
@@ -100,7 +149,7 @@ peers = st.tuples(st.one_of(v4_addresses, v6_addresses), ports, st.sampled_from(
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rules=st.lists(st.one_of(v4_rules, v6_rules), max_size=8), tried=st.lists(peers, min_size=1, max_size=8))
 def test_the_kernel_agrees_with_a_plain_reading_of_the_rules(admission, rules, tried):
-    admission.allow(*rules)
+    admission.follow(*rules)
     entries = parse_policy(rules)
     for host, port, protocol in tried:
         address = ipaddress.ip_address(host)

@@ -29,6 +29,7 @@ def members(enum_name: str) -> list[str]:
         ("fedge_counter", records.Counter, "FEDGE_", ["FEDGE_COUNTERS"]),
         ("fedge_tel_counter", records.MachineCounter, "FEDGE_", ["FEDGE_TEL_COUNTERS"]),
         ("fedge_hook", records.Hook, "FEDGE_AT_", []),
+        ("fedge_reason", records.DenialReason, "FEDGE_", []),
     ],
 )
 def test_enumerations_have_the_same_members_in_the_same_order(enum_name, copy, prefix, extra):
@@ -37,7 +38,8 @@ def test_enumerations_have_the_same_members_in_the_same_order(enum_name, copy, p
 
 def test_records_have_the_sizes_the_kernel_uses():
     assert records.PEER.size == 24
-    assert records.DENIAL.size == 32
+    assert records.DENIAL.size == 40
+    assert (records.RULE.size, records.BUDGET.size) == (16, 24)
     assert f"#define FEDGE_SLOTS {records.HISTOGRAM_SLOTS}" in HEADER
 
 
@@ -65,14 +67,13 @@ def test_the_daemon_may_write_only_the_switch_and_the_rings_position():
 def test_compiled_offsets_are_those_the_loader_compares():
     text = (BPF / "tracepoints.h").read_text()
     compiled = {name: int(value) for name, value in re.findall(r"#define OFF_(\w+) (\d+)", text)}
-    groups = {"sched_wakeup": "SCHED_WAKEUP", "sched_wakeup_new": "SCHED_WAKEUP", "sched_switch": "SCHED_SWITCH"}
-    groups |= {"block_rq_issue": "BLOCK_RQ", "block_rq_complete": "BLOCK_RQ"}
-    listed = {
-        f"{groups[p.tracepoint[1]]}_{field.name.upper()}": field.offset
-        for p in PROGRAMS
-        if not p.on_cgroup
-        for field in p.fields
+    types = {
+        name: 1 << ["u8", "u16", "u32", "u64"].index(value)
+        for name, value in re.findall(r"#define TYPE_(\w+) __(u\d+)", text)
     }
+    fields = [field for p in PROGRAMS for field in p.fields]
+    listed = {field.macro: field.offset for field in fields}
+    assert types == {field.macro: field.size for field in fields}
     assert listed == compiled
 
 
@@ -86,8 +87,10 @@ def test_compiled_offsets_are_those_the_loader_compares():
 def test_a_denial_is_read_as_it_was_written(stamp_ns, suppressed, port, address, hook):
     packed = address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
     record = struct.pack("=QI", stamp_ns, suppressed) + struct.pack("!HBB", port, 6, hook) + packed
+    record += bytes((records.DenialReason.BUDGET_SPENT, 1)) + bytes(6)
     denial = records.Denial.decode(record)
     assert (denial.stamp_ns, denial.suppressed, denial.port, denial.hook) == (stamp_ns, suppressed, port, hook)
+    assert (denial.reason, denial.audited) == (records.DenialReason.BUDGET_SPENT, True)
     mapped = address.ipv4_mapped if address.version == 6 else None
     assert denial.address == (mapped or address)
 

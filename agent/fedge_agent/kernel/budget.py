@@ -1,0 +1,124 @@
+"""The day's bytes: a counter in the kernel that only falls, and a root-owned file that carries it over restarts.
+
+The file is written when the programs are detached and by a timer (`fedge-bpf save`); what was used since then is
+forgotten by a power cut. Only the loader fills the counter up, once a day.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import struct
+import time
+from pathlib import Path
+
+from fedge_agent.kernel import libbpf
+from fedge_agent.kernel.errors import BpfCallError, PolicyError
+from fedge_agent.kernel.records import BUDGET, RULE, Budget, Rule
+
+DEFAULT_DIRECTORY = Path("/var/lib/fedge-bpf")
+_DAY_S = 86_400
+_MAX_FILE_BYTES = 4096
+_VERSION = 1
+# 2025-01-01: a clock before this has not been set since the device booted without a battery.
+_EARLIEST_DAY = 20_089
+
+
+def today(now_s: float | None = None) -> int:
+    """Days since 1970-01-01 UTC."""
+    return int((time.time() if now_s is None else now_s) // _DAY_S)
+
+
+def carried(prior: Budget | None, limit_bytes: int, day: int) -> Budget:
+    """The budget to go on with: full on a new day, otherwise what is left of `prior` under the present limit.
+
+    A clock that went back fills nothing up; a clock that was never set does not even change the day.
+    """
+    if prior is None or day > prior.day:
+        return Budget(limit_bytes, limit_bytes, day)
+    left = min(prior.left_bytes + limit_bytes - prior.limit_bytes, limit_bytes)
+    return Budget(left, limit_bytes, day if day >= _EARLIEST_DAY else prior.day)
+
+
+def read_file(path: Path) -> Budget | None:
+    """What was saved; None when nothing was.
+
+    Raises:
+        PolicyError: damaged, or in hands that could have changed it; the message names the cure.
+    """
+    cure = f"remove {path} to begin with a full budget"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PolicyError(f"budget {path} cannot be read: {error.strerror}; {cure}") from error
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise PolicyError(f"budget {path} belongs to uid {status.st_uid} or others may write it; {cure}")
+        try:
+            found = json.loads(file.read(_MAX_FILE_BYTES))
+            if found["version"] != _VERSION:
+                raise PolicyError(f"budget {path} has version {found['version']}, not {_VERSION}; {cure}")
+            saved = Budget(int(found["left_bytes"]), int(found["limit_bytes"]), int(found["day"]))
+            saved.encode()
+        except (ValueError, KeyError, TypeError, OverflowError, struct.error) as error:
+            raise PolicyError(f"budget {path} is damaged ({error}); {cure}") from error
+    return saved
+
+
+def write_file(path: Path, budget: Budget) -> None:
+    """Saves it, so that a power cut leaves the old file or the new one."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    text = json.dumps({"version": _VERSION} | dataclasses.asdict(budget))
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(descriptor)
+    fresh.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read_kernel(pin_dir: Path) -> tuple[Rule, Budget] | None:
+    """What the pinned maps say now; None where there are none, or those of another version."""
+    try:
+        rule = _element(pin_dir / "fedge_rule", RULE.size)
+        return Rule.decode(rule), Budget.decode(_element(pin_dir / "fedge_budget", BUDGET.size))
+    except BpfCallError as error:
+        if error.errno in (errno.ENOENT, errno.EMSGSIZE):
+            return None
+        raise
+
+
+def _element(pin: Path, length: int) -> bytes:
+    descriptor = libbpf.open_pin(pin, read_only=True)
+    try:
+        return libbpf.lookup(descriptor, bytes(4), length, pin.name)
+    finally:
+        os.close(descriptor)
+
+
+def save(pin_dir: Path, path: Path, day: int) -> Budget | None:
+    """Writes the kernel's counter to the file, and fills it up when a new day has begun; None where nothing counts."""
+    found = read_kernel(pin_dir)
+    if found is None or not found[0].metered:
+        return None
+    present = carried(found[1], found[1].limit_bytes, day)
+    if present != found[1]:
+        descriptor = libbpf.open_pin(pin_dir / "fedge_budget")
+        try:
+            libbpf.update(descriptor, bytes(4), present.encode(), "the budget")
+        finally:
+            os.close(descriptor)
+    write_file(path, present)
+    return present

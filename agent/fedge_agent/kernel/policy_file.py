@@ -1,0 +1,185 @@
+"""What the owner wrote: rules from policy files, and the `[kernel]` table of agent.toml, each with its line.
+
+`fedge-bpf` runs without anything beyond the standard library, so it reads its part of agent.toml itself; the daemon
+checks the whole file (`fedge_agent.config`).
+"""
+
+import dataclasses
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from fedge_agent.kernel.allowlist import MAX_ENTRIES, Allowed, Rule, read_rule
+from fedge_agent.kernel.endpoints import Resolved, Resolver
+from fedge_agent.kernel.errors import NameUnknownError, PolicyError
+
+MAX_POLICY_BYTES = 256 * 1024
+_MODES = ("require", "prefer", "audit", "off")
+_KIB = 1024
+_MIB = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WrittenRule:
+    """A rule and where it stands, `FILE:LINE` or the option's name."""
+
+    rule: Rule
+    text: str
+    place: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KernelSettings:
+    """The `[kernel]` table, as far as the loader needs it; None: not set there."""
+
+    mode: str | None = None
+    rules: tuple[WrittenRule, ...] = ()
+    rate_bytes_per_s: int | None = None
+    daily_budget_bytes: int | None = None
+    address_expiry_s: int | None = None
+    endpoints: Path | None = None
+    pin_dir: Path | None = None
+    cgroup: Path | None = None
+
+
+def written(text: str, place: str) -> WrittenRule:
+    """A rule with its place.
+
+    Raises:
+        PolicyError: names the place, what is wrong and what would be right.
+    """
+    try:
+        return WrittenRule(read_rule(text), text.strip(), place)
+    except PolicyError as error:
+        raise PolicyError(f"{place}: {error}") from error
+
+
+def read_owned(path: Path) -> str:
+    """A file that decides about privileges.
+
+    Raises:
+        PolicyError: missing, too long, or writable by others (who could then open the network to themselves).
+    """
+    try:
+        status = path.stat()
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PolicyError(f"policy {path} is writable by group or others; chmod go-w {path}")
+        if status.st_uid not in (0, os.geteuid()):
+            raise PolicyError(f"policy {path} belongs to uid {status.st_uid}; chown root {path}")
+        if status.st_size > MAX_POLICY_BYTES:
+            raise PolicyError(f"policy {path} has {status.st_size} bytes, more than {MAX_POLICY_BYTES}")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"policy {path} cannot be read: {error}") from error
+
+
+def read_policy(path: Path) -> tuple[WrittenRule, ...]:
+    """The rules of a policy file: one a line, `#` starts a comment.
+
+    Raises:
+        PolicyError: as `read_owned`, or a rule is not acceptable.
+    """
+    lines = ((n, line.split("#", 1)[0].strip()) for n, line in enumerate(read_owned(path).splitlines(), start=1))
+    return tuple(written(line, f"{path}:{n}") for n, line in lines if line)
+
+
+def read_config(path: Path) -> KernelSettings:
+    """The loader's part of agent.toml.
+
+    Raises:
+        PolicyError: as `read_owned`, no TOML, or a value that cannot be used, with its line.
+    """
+    import tomllib  # noqa: PLC0415 - only where there is a configuration
+
+    text = read_owned(path)
+    try:
+        plain = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"{path}: {error}") from error
+    table = plain.get("kernel", {})
+    if not isinstance(table, dict):
+        raise PolicyError(f"{path}:{_line(text, 'kernel')}: kernel: a table is needed")
+    found = _Table(path, text, table)
+    rate, limit = found.number("rate_kib_per_s", 4_194_303), found.number("daily_budget_mib", 1 << 40)
+    pins, unit, runtime = table.get("pin_dir"), table.get("cgroup"), plain.get("runtime_dir", "/run/fedge")
+    return KernelSettings(
+        mode=found.choice("network", _MODES),
+        rules=found.rules("allow"),
+        rate_bytes_per_s=None if rate is None else rate * _KIB,
+        daily_budget_bytes=None if limit is None else limit * _MIB,
+        address_expiry_s=found.number("address_expiry_s", 604_800),
+        endpoints=Path(str(runtime)) / "endpoints",
+        pin_dir=None if pins is None else Path(str(pins)),
+        cgroup=None if unit is None else Path(str(unit)),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Table:
+    path: Path
+    text: str
+    values: dict[str, object]
+
+    def refuse(self, name: str, why: str, needle: str = "") -> PolicyError:
+        return PolicyError(f"{self.path}:{_line(self.text, name, needle)}: kernel.{name}: {why}")
+
+    def choice(self, name: str, accepted: tuple[str, ...]) -> str | None:
+        value = self.values.get(name)
+        if value is None or value in accepted:
+            return None if value is None else str(value)
+        raise self.refuse(name, f"{value!r} is not one of {', '.join(accepted)}")
+
+    def number(self, name: str, highest: int) -> int | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
+            raise self.refuse(name, f"{value!r} is not a whole number of 1 to {highest}")
+        return value
+
+    def rules(self, name: str) -> tuple[WrittenRule, ...]:
+        value = self.values.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.refuse(name, "a list of rules is needed")
+        return tuple(written(item, f"{self.path}:{_line(self.text, name, item)}: kernel.{name}") for item in value)
+
+
+def _line(text: str, name: str, needle: str = "") -> int:
+    """The line of `[kernel]` that holds `needle` after the setting `name`, or the setting, or the table."""
+    inside, best = False, 1
+    reached = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\s*([^\]\"]+?)\s*\]\s*(#.*)?$", line)
+        if header and not reached:
+            inside = header[1] == "kernel"
+            best = number if inside else best
+        setting = re.match(rf"\s*(kernel\.)?{re.escape(name)}\s*=", line)
+        if setting and (inside or setting[1]):
+            best, reached = number, True
+        if reached and needle and needle in line:
+            return number
+    return best
+
+
+def resolve(rules: Iterable[WrittenRule], resolver: Resolver) -> tuple[tuple[Allowed, ...], tuple[Resolved, ...]]:
+    """All entries of the rules, without repeats, and the endpoints among them that are single addresses.
+
+    Raises:
+        PolicyError: an unknown name or too many entries, with the place.
+        ResolverError: a name cannot be resolved now, and nothing is known of it from before.
+    """
+    entries: dict[Allowed, None] = {}
+    endpoints = []
+    for item in rules:
+        try:
+            found = resolver.endpoint(item.rule)
+        except NameUnknownError as error:
+            raise PolicyError(f"{item.place}: rule {item.text!r}: {error}") from error
+        entries.update(dict.fromkeys(found.entries(item.rule)))
+        if found.addresses:
+            endpoints.append(found)
+    if len(entries) > MAX_ENTRIES:
+        raise PolicyError(f"{len(entries)} allow entries are more than {MAX_ENTRIES}; use wider networks")
+    return tuple(entries), tuple(endpoints)
