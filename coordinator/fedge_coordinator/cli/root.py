@@ -11,6 +11,7 @@ from fedge_coordinator.cli.failures import CommandError, ExitCode
 from fedge_coordinator.command_help import as_written
 
 _PARTS: Final = {
+    "init": "founding:init",
     "apply": "applying:apply",
     "get": "getting:get",
     "describe": "describing:describe",
@@ -48,6 +49,7 @@ def fedgectl() -> None:
 
     \b
     Examples:
+      fedgectl init --fleet lab --host fedge.example.org
       fedgectl apply -f training-job.yaml
       fedgectl get rounds --watch
       fedgectl describe job digits
