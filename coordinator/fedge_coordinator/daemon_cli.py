@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -66,6 +67,8 @@ def keys(folder: Path) -> None:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
+                file.flush()
+                os.fsync(file.fileno())
         click.echo(f"{path}  0x{LocalSigner.from_file(path).address.hex()}")
 
 
@@ -89,7 +92,7 @@ def deploy_command(url: str, folder: Path, out: Path, activation_delay: int, tok
         job_creator=sender.address,
         guardian=sender.address,
         activation_delay_s=activation_delay,
-        token=bytes.fromhex(token.removeprefix("0x")) if token else None,
+        token=_address(token) if token else None,
     )
 
     async def _deploy() -> None:
@@ -101,6 +104,12 @@ def deploy_command(url: str, folder: Path, out: Path, activation_delay: int, tok
     except SettlementError as error:
         raise click.ClickException(str(error)) from None
     click.echo(json.dumps(json.loads(out.read_text())["contracts"], indent=2))
+
+
+def _address(text: str) -> bytes:
+    if not re.fullmatch("0x[0-9a-fA-F]{40}", text):
+        raise click.BadParameter(f"{text!r} is not 0x and 40 hexadecimal digits", param_hint="--token")
+    return bytes.fromhex(text.removeprefix("0x"))
 
 
 as_written(main)

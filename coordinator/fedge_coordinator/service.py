@@ -42,6 +42,7 @@ from fedge_coordinator.settlement.manifest import read_manifest, verify_deployme
 from fedge_coordinator.settlement.rpc import JsonRpc
 from fedge_coordinator.settlement.signer import LocalSigner
 from fedge_coordinator.store import Store, open_store
+from fedge_coordinator.store.errors import JobStateError
 from fedge_coordinator.store.jobs import JobStatus
 from fedge_coordinator.store.journal import RoundKey
 from fedge_protocol.certificates import coordinator_name
@@ -214,7 +215,7 @@ class _Service:
             runner = hub.runners.get(name)
             if runner is not None:
                 runner.poke()
-            elif store.jobs.get(name).status in _RUNNABLE:
+            elif _needs_runner(store, name):
                 hub.runners[name] = JobRunner(name, parts)
                 self._started().create_task(self._run_job(name, store, hub, parts), name=f"job {name}")
 
@@ -227,17 +228,24 @@ class _Service:
         except Exception as error:  # noqa: BLE001 - said to the operator as the job's state
             # One job's fault must not take the others down; a fault of the store takes the process down below.
             _log.exception("job %s failed", name)
-            store.jobs.set_status(name, JobStatus.FAILED, f"{type(error).__name__}: {error}"[:512])
+            with suppress(JobStateError):  # paused or cancelled in the meantime: that stands
+                store.jobs.set_status(name, JobStatus.FAILED, f"{type(error).__name__}: {error}"[:512])
             parts.observer.happened(Event("job-failed", clock_ms(), {"job": name, "reason": str(error)[:200]}))
+            return
         finally:
             del hub.runners[name]
-        if store.jobs.get(name).status in _RUNNABLE:
-            self._job_changer(store, hub, parts)(name)
+        self._job_changer(store, hub, parts)(name)
 
     def _started(self) -> asyncio.TaskGroup:
         if self._group is None:
             raise RuntimeError("not serving")
         return self._group
+
+
+def _needs_runner(store: Store, name: str) -> bool:
+    """A job that may run, or one whose open round is to be ended because it was cancelled."""
+    status = store.jobs.get(name).status
+    return status in _RUNNABLE or (status is JobStatus.CANCELLED and store.journal.open_attempt(name) is not None)
 
 
 async def _follow(members: Members, source: HttpsSource) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def load_held_out(paths: Sequence[Path], outputs: int) -> tuple[HeldOut, ...]:
             x = np.ascontiguousarray(arrays["x"], np.float32)
             y = arrays["y"]
         if y.ndim == 1:
-            y = np.eye(outputs, dtype=np.float32)[y.astype(np.int64)]
+            labels = y.astype(np.int64)
+            if not np.array_equal(labels, y) or labels.min(initial=0) < 0 or labels.max(initial=0) >= outputs:
+                raise ValueError(f"{path}: labels are not whole numbers of 0..{outputs - 1}")
+            y = np.eye(outputs, dtype=np.float32)[labels]
         if x.ndim != 2 or y.shape != (len(x), outputs) or not len(x):  # noqa: PLR2004 - a matrix has two axes
             raise ValueError(f"{path}: x {x.shape} and y {y.shape} do not fit {outputs} outputs")
         sets.append(HeldOut(path.stem, x, np.ascontiguousarray(y, np.float32)))
@@ -50,7 +54,10 @@ class Evaluator:
         self._sets = tuple(sets)
 
     def score(self, weights: bytes) -> dict[str, float]:
-        """`accuracy` and `loss` over all sets, and `accuracy/<set>` of each. Little-endian float32 weights."""
+        """`accuracy` and `loss` over all sets, and `accuracy/<set>` of each. Little-endian float32 weights.
+
+        A number that is not finite (the loss of a model that diverged) is left out: no record can hold it.
+        """
         self._set_flat(flat=np.frombuffer(weights, "<f4").astype(np.float32))
         correct, loss, count = 0.0, 0.0, 0
         scores: dict[str, float] = {}
@@ -59,7 +66,8 @@ class Evaluator:
             hits, total = (float(np.ravel(found[name])[0]) for name in ("correct", "loss"))
             scores[f"accuracy/{held.name}"] = hits / len(held.x)
             correct, loss, count = correct + hits, loss + total, count + len(held.x)
-        return {"accuracy": correct / count, "loss": loss / count, **scores} if count else {}
+        found_all = {"accuracy": correct / count, "loss": loss / count, **scores} if count else {}
+        return {name: value for name, value in found_all.items() if isfinite(value)}
 
 
 def _interpreter(graph: bytes) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from fedge_coordinator.federation.intake import Chunk, Intake, Message
@@ -41,6 +41,8 @@ from fedge_transport.inbox import Incoming
 
 _log = logging.getLogger(__name__)
 _BATCH: Final = 32
+_MOST_WANTED: Final = 256
+"""Blobs asked for at once. Who asks in vain asks again."""
 _PRESUMED_MS: Final = 60_000
 
 
@@ -74,7 +76,7 @@ class Hub:
         self._presumed = set(were_online)
         self._presumed_until_ms = clock_ms() + _PRESUMED_MS
         self._reached = False
-        self._wanted: asyncio.Queue[bytes] = asyncio.Queue()
+        self._wanted: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WANTED)
         self._joined: asyncio.Queue[str] = asyncio.Queue()
         self._after: list[Callable[[], None]] = []
 
@@ -164,6 +166,7 @@ class Hub:
             yield
             for runner in self.runners.values():
                 runner.write()
+        self._uploads.keep(lambda context: any(runner.speaks_of(context) for runner in self.runners.values()))
         for runner in self.runners.values():
             runner.flush()
         after, self._after = self._after, []
@@ -203,11 +206,12 @@ class Hub:
                 self._prekeys(message, body)
                 self._acknowledge(message)
             case Want():
-                self._wanted.put_nowait(body.sha256)
+                with suppress(asyncio.QueueFull):
+                    self._wanted.put_nowait(body.sha256)
             case Ack():
                 if body.kind == Down.RESULT:
                     for runner in self.runners.values():
-                        runner.result_acknowledged(device)
+                        runner.result_acknowledged(device, body.sha256)
             case Ready():
                 self._take(self._runner_of(body.job), Kind.READY, message)
             case Refusal():
@@ -239,7 +243,11 @@ class Hub:
         self._observer.happened(
             Event("device-refused", self._clock_ms(), {"device": device, "job": body.job, "reason": body.reason})
         )
-        self._take(self._runner_of(body.job), Kind.REFUSAL, message)
+        try:
+            self._take(self._runner_of(body.job), Kind.REFUSAL, message)
+        except RefusedError as error:
+            _log.debug("the refusal of %s changes no round: %s", device, error)
+            self._acknowledge(message)  # it was heard, which is all that is asked for
 
     def _answer(self, message: Message, body: Shares | Masked | Survivor | Unmask) -> None:
         if any(runner.has_ended(body.context) for runner in self.runners.values()):
@@ -252,7 +260,7 @@ class Hub:
             self._take(runner, Kind(message.kind), message)
 
     def _masked(self, runner: JobRunner, message: Message, body: Masked) -> None:
-        runner.check_seated(message.sender.device)
+        runner.check_upload(message.sender.device, body.vector)
         if self._store.blobs.has(body.vector.sha256):
             self._take(runner, Kind.MASKED, message)
         else:
@@ -278,9 +286,16 @@ class Hub:
             verify_raw(message.sender.public_key, statement.signature, signed)
             if not (is_usable(statement.mask_public) and is_usable(statement.channel_public)):
                 raise RefusedError(Reason.UNKNOWN_PREKEY, f"prekey {statement.prekey_id} has a key of low order")
-        added = self._store.prekeys.add(device, [(s.prekey_id, encode(s)) for s in body.statements])
+        prekeys, offered = self._store.prekeys, [(s.prekey_id, encode(s)) for s in body.statements]
+        added = prekeys.add(device, offered)
         if added.conflicting:
+            prekeys.burn((device, prekey_id) for prekey_id in added.fresh)
             raise RefusedError(Reason.EQUIVOCATION, f"prekeys {added.conflicting} were published with other keys")
+        if added.surplus:
+            # Ids are used in order, so the lowest are those that the device has given up without telling.
+            oldest = prekeys.fresh(device)[: len(added.surplus)]
+            prekeys.burn((device, prekey.prekey_id) for prekey in oldest)
+            prekeys.add(device, offered)
 
     def _presence(self, device: str, body: Presence) -> None:
         self._store.devices.presence(

@@ -1,6 +1,7 @@
 """What the coordinator says: signed once, published, and forgotten; whoever needs it again asks the round machine."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -31,8 +32,11 @@ class Post:
         self._signed: dict[int, tuple[Body, bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def send(self, device: str, kind: Down, body: Body) -> None:
-        """Publish a message to one device. The same body object is signed once, however many devices get it."""
+    def send(self, device: str, kind: Down, body: Body) -> bytes:
+        """Publish a message to one device. The same body object is signed once, however many devices get it.
+
+        Returns the SHA-256 of the message, by which an ACK of it names it.
+        """
         known = self._signed.get(id(body))
         if known is None:
             known = (body, self._sign(kind, body))
@@ -40,6 +44,7 @@ class Post:
                 self._signed.clear()
             self._signed[id(body)] = known
         self._start(self._publish(topics.down(self._fleet, device, kind), known[1]))
+        return hashlib.sha256(known[1]).digest()
 
     def acknowledge(
         self, device: str, kind: str, sha256: bytes, *, round_: int = 0, attempt: int = 0, refused: Reason | None = None

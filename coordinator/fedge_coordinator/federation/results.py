@@ -19,6 +19,7 @@ class _Waiting:
     body: Result
     tries: int
     due_ms: int
+    sha256: bytes = b""
 
 
 class Results:
@@ -55,9 +56,11 @@ class Results:
         self._waiting = {device: _Waiting(bodies[device in included], 0, now_ms) for device in included | left_out}
         self.resend(now_ms)
 
-    def acknowledged(self, device: str) -> None:
-        """This device has it."""
-        self._waiting.pop(device, None)
+    def acknowledged(self, device: str, sha256: bytes) -> None:
+        """This device has the message of this hash; one of an earlier round is none of ours any more."""
+        entry = self._waiting.get(device)
+        if entry is not None and entry.sha256 == sha256:
+            del self._waiting[device]
 
     def resend(self, now_ms: int) -> int:
         """Send what is due; returns when to call again, in Unix milliseconds."""
@@ -67,7 +70,7 @@ class Results:
                 if entry.tries >= _TRIES:
                     del self._waiting[device]
                     continue
-                self._post.send(device, Down.RESULT, entry.body)
+                entry.sha256 = self._post.send(device, Down.RESULT, entry.body)
                 entry.due_ms = now_ms + _FIRST_MS * 2**entry.tries
                 entry.tries += 1
             next_ms = min(next_ms, entry.due_ms)

@@ -29,6 +29,7 @@ from fedge_protocol.cose import decode, encode
 from fedge_protocol.eip712 import job_id
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import Abort, BlobRef, Cohort, Down, NoOffer, Offer, PrekeyStatement, Ready, Training
+from fedge_protocol.secagg.padding import masked_bytes
 from fedge_transport.blobs import BlobPublisher
 
 _log = logging.getLogger(__name__)
@@ -94,14 +95,17 @@ class JobRunner:
         """Whether the round before had a bucket with this context: what still comes for it is late, no more."""
         return context in self._ended
 
-    def check_seated(self, device: str) -> None:
-        """Refuse what only members of a bucket may send.
+    def check_upload(self, device: str, vector: BlobRef) -> None:
+        """Refuse a vector before its chunks are collected: of a device without a seat, or of another size.
 
         Raises:
-            RefusedError: `not-in-cohort`.
+            RefusedError: `not-in-cohort` or `bad-update`.
         """
         if self._machine is None or device not in self._machine.seated:
             raise RefusedError(Reason.NOT_IN_COHORT, device)
+        expected = masked_bytes(self._machine.plan.offer.dim)
+        if vector.size != expected:
+            raise RefusedError(Reason.BAD_UPDATE, f"{vector.size} bytes, {expected} expected")
 
     def take(self, kind: Kind, message: Message) -> Verdict:
         """Fold a device's message into the open round; `write` then journals it, inside the caller's transaction.
@@ -139,10 +143,12 @@ class JobRunner:
         for send in sends:
             self._sent[send.device, send.kind] = (1, now_ms + _RESEND_FIRST_MS)
             self._parts.post.send(send.device, send.kind, send.body)
+        if sends:
+            self._wake.set()  # a phase began: it has a deadline of its own
 
-    def result_acknowledged(self, device: str) -> None:
-        """A device has its RESULT."""
-        self._results.acknowledged(device)
+    def result_acknowledged(self, device: str, sha256: bytes) -> None:
+        """A device has the RESULT of this hash."""
+        self._results.acknowledged(device, sha256)
         self._wake.set()
 
     async def reconnected(self, *, forgotten: bool) -> None:
@@ -171,6 +177,9 @@ class JobRunner:
         store = self._parts.store
         # Before anything is awaited: what the broker kept for us belongs to the round that was open.
         last = self._resume()
+        if self._cancelled:
+            await self._withdraw()
+            return
         job = await self._start(store.jobs.get(self.name))
         await self._publish_blobs(job)
         if last is not None:
@@ -184,7 +193,19 @@ class JobRunner:
             if self._machine is None:
                 await self._open(job)
             await self._until_ended()
-        await self._offer(NoOffer(job=self.name, next_round=job.next_round, finished=False))
+        await self._withdraw()
+
+    @property
+    def _cancelled(self) -> bool:
+        return self._parts.store.jobs.get(self.name).status is JobStatus.CANCELLED
+
+    async def _withdraw(self) -> None:
+        """Offer nothing more; a cancelled job's open round ends without a result."""
+        if self._cancelled and self._machine is not None and self._key is not None:
+            machine = self._machine
+            await self._aborted(self._key, machine, RoundAborted("cancelled", tuple(sorted(machine.ready.entries))))
+        next_round = self._parts.store.jobs.get(self.name).next_round
+        await self._offer(NoOffer(job=self.name, next_round=next_round, finished=self._cancelled))
 
     async def _offer(self, body: Offer | NoOffer) -> None:
         self._offered = body
@@ -316,11 +337,13 @@ class JobRunner:
         self._sent.clear()
 
     async def _until_ended(self) -> None:
-        """Tick and resend until the round has an outcome, then carry it out."""
+        """Tick and resend until the round has an outcome, then carry it out; or until the job is cancelled."""
         machine, key = self._machine, self._key
         if machine is None or key is None:
             return
         while machine.ended is None:
+            if self._cancelled:
+                return
             now_ms = self._parts.clock_ms()
             if machine.deadline_ms is not None and now_ms >= machine.deadline_ms and self._parts.connected():
                 with self._parts.store.transaction():
@@ -341,7 +364,7 @@ class JobRunner:
         if isinstance(outcome, RoundSummed):
             await self._summed(key, machine, outcome)
         else:
-            await self._aborted(key, machine.plan, outcome)
+            await self._aborted(key, machine, outcome)
 
     def _resend(self, machine: RoundMachine, now_ms: int) -> int:
         """Send again what is due; returns when to look again, in Unix milliseconds."""
@@ -369,18 +392,21 @@ class JobRunner:
             await self._parts.publisher.clear(plan.offer.weights.sha256)
         pause_s = self._parts.store.jobs.get(self.name).document.spec.rollout.pause_seconds
         if pause_s:
-            await self._sleep(pause_s)
+            await self._rest(pause_s)
 
-    async def _aborted(self, key: RoundKey, plan: RoundPlan, outcome: RoundAborted) -> None:
-        self._parts.store.journal.finish(key, RoundStatus.ABORTED, outcome.reason.encode())
-        self._ended = frozenset() if self._machine is None else self._machine.contexts
+    async def _aborted(self, key: RoundKey, machine: RoundMachine, outcome: RoundAborted) -> None:
+        store = self._parts.store
+        with store.transaction():
+            store.prekeys.burn(machine.ready.prekeys)  # the devices do so, too, when they are told
+            store.journal.finish(key, RoundStatus.ABORTED, outcome.reason.encode())
+        self._ended = machine.contexts
         self._machine = self._key = None
-        offer = plan.offer
+        offer = machine.plan.offer
         body = Abort(job=offer.job, round=offer.round, attempt=offer.attempt, reason=outcome.reason)
         for device in outcome.devices:
             self._parts.post.send(device, Down.ABORT, body)
         self._tell("round-aborted", round=key.round, attempt=key.attempt, reason=outcome.reason)
-        await self._sleep(_ABORT_PAUSE_S)
+        await self._rest(_ABORT_PAUSE_S)
 
     async def _finished(self, job: Job) -> None:
         await self._offer(NoOffer(job=self.name, next_round=job.next_round, finished=True))
@@ -389,6 +415,15 @@ class JobRunner:
         while self._results.waiting:
             now_ms = self._parts.clock_ms()
             await self._sleep(max(self._results.resend(now_ms) - now_ms, 1) / 1000)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait between rounds, still telling how the last one ended; ends early when the job is not to run any more."""
+        until_ms = self._parts.clock_ms() + int(seconds * 1000)
+        while (now_ms := self._parts.clock_ms()) < until_ms:
+            if self._parts.store.jobs.get(self.name).status is not JobStatus.RUNNING:
+                return
+            next_ms = min(self._results.resend(now_ms), until_ms)
+            await self._sleep(max(next_ms - now_ms, 1) / 1000)
 
     async def _sleep(self, seconds: float) -> None:
         self._wake.clear()

@@ -8,7 +8,7 @@ from typing import Final
 from fedge_coordinator.federation.observer import Event, Observer, Value
 from fedge_coordinator.federation.publishing import Publisher
 from fedge_coordinator.settlement.documents import hex_bytes
-from fedge_coordinator.settlement.errors import SettlementError
+from fedge_coordinator.settlement.errors import BindingRefusedError, SettlementError
 from fedge_coordinator.settlement.interface import Backlog, Settlement, SignedBinding
 from fedge_coordinator.store import Store
 from fedge_coordinator.store.errors import StoreError
@@ -72,7 +72,10 @@ class Settler:
         for job in self._store.jobs.all():
             await self._publish(job)
             if job.started and job.document.spec.rewards is not None:
-                await self._reward(job)
+                try:
+                    await self._reward(job)
+                except SettlementError as error:  # an exhausted pool, for one: the other jobs' money still moves
+                    _log.warning("the rewards of job %s wait: %s", job.name, error)
         self.backlog = await self._settlement.advance()
         if self.backlog.blocked and self.backlog.blocked != self._complained:
             for fault in self.backlog.blocked:
@@ -113,9 +116,21 @@ class Settler:
 
     async def _register(self) -> None:
         new = [signed for signed in self._known_bindings() if signed.binding.device not in self._registered]
-        if new:
+        if not new:
+            return
+        try:
             await self._settlement.register_devices(new)
-            self._registered |= {signed.binding.device for signed in new}
+        except BindingRefusedError:
+            await self._register_one_by_one(new)
+        self._registered |= {signed.binding.device for signed in new}
+
+    async def _register_one_by_one(self, bindings: list[SignedBinding]) -> None:
+        """One device without a valid consent stays unregistered, and holds nobody else up."""
+        for signed in bindings:
+            try:
+                await self._settlement.register_devices([signed])
+            except BindingRefusedError as error:
+                _log.error("a device cannot be registered for rewards: %s", error)
 
     async def _reward(self, job: Job) -> None:
         rewards = job.document.spec.rewards

@@ -1,5 +1,6 @@
 """Masked vectors on their way in: chunks are collected only for what a seated device announced by a signed manifest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedge_coordinator.federation.intake import Chunk, Message
@@ -11,6 +12,7 @@ from fedge_protocol.messages import Masked
 @dataclass
 class _Upload:
     manifest: Message
+    context: bytes
     parts: Assembly
 
 
@@ -37,7 +39,7 @@ class Uploads:
         device = manifest.sender.device
         known = self._uploads.get(device)
         if known is None or known.manifest.encoded != manifest.encoded:
-            self._uploads[device] = _Upload(manifest, Assembly(body.vector, device))
+            self._uploads[device] = _Upload(manifest, body.context, Assembly(body.vector, device))
 
     def add(self, chunk: Chunk) -> Complete | None:
         """Take a chunk; the whole vector when it was the last one.
@@ -55,6 +57,7 @@ class Uploads:
         del self._uploads[chunk.device]
         return Complete(upload.manifest, vector)
 
-    def clear(self) -> None:
-        """The round is over: forget what is unfinished."""
-        self._uploads.clear()
+    def keep(self, is_open: Callable[[bytes], bool]) -> None:
+        """Forget what is unfinished and belongs to a bucket, by its context, that is over."""
+        for device in [device for device, upload in self._uploads.items() if not is_open(upload.context)]:
+            del self._uploads[device]

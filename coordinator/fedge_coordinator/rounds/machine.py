@@ -157,17 +157,13 @@ class RoundMachine:
 
     def _close(self, now_ms: int) -> None:
         self._seatings = seat(self.plan, self.ready.entries, self._read_vector)
-        self._burn_prekeys()
+        self._effects.append(BurnPrekeys(self.ready.prekeys))
         for number, seating in enumerate(self._seatings):
             for index, entry in enumerate(seating.entries):
                 self._seat_of[entry.device] = (number, index)
             phase = SharesPhase(seating, now_ms)
             self._buckets.append(phase)
             self._effects.extend(phase.outstanding())
-
-    def _burn_prekeys(self) -> None:
-        entries = sorted(self.ready.entries.items())
-        self._effects.append(BurnPrekeys(tuple((name, entry.prekey.prekey_id) for name, entry in entries)))
 
     def _on_answer(self, entry: Input) -> Verdict:
         if entry.device not in self._seat_of:
@@ -198,7 +194,6 @@ class RoundMachine:
                 if self.ready.enough:
                     self._close(entry.at_ms)
                 else:
-                    self._burn_prekeys()  # the devices do so, too, when they are told
                     self._end(RoundAborted("too-few-ready", tuple(sorted(self.ready.entries))))
             return
         for number, bucket in enumerate(self._buckets):

@@ -28,6 +28,11 @@ class ReadyPhase:
         """Accepted READY messages by device."""
         return self._entries
 
+    @property
+    def prekeys(self) -> tuple[tuple[str, int], ...]:
+        """(device, prekey id) of every accepted READY, sorted: spent, however the round ends."""
+        return tuple((name, entry.prekey.prekey_id) for name, entry in sorted(self._entries.items()))
+
     def accept(self, entry: Entry) -> None:
         """Take a device's first READY.
 
