@@ -10,6 +10,7 @@ provided() {
     linux-libc-dev) [[ -e /usr/include/linux/bpf.h ]] ;;
     nodejs) have node ;;
     iproute2) have ip ;;
+    python3-bpfcc) [[ -e /usr/lib/python3/dist-packages/bcc/__init__.py ]] ;;
     util-linux) have setpriv && have unshare && have flock ;;
     mount) have mount ;;
     ca-certificates) [[ -e /etc/ssl/certs/ca-certificates.crt ]] ;;

@@ -9,6 +9,7 @@ source "$ROOT/scripts/lib/apt.sh"
 
 BASE_PACKAGES=(ca-certificates python3-venv util-linux)
 RUN_PACKAGES=(clang llvm libbpf-dev linux-libc-dev make mosquitto nodejs npm iproute2 mount)
+TEST_PACKAGES=(python3-bpfcc)
 CHECK_PACKAGES=(clang-format shellcheck nodejs npm)
 
 # A Python that the locks are made for and that can make virtual environments.
@@ -84,13 +85,15 @@ build_bpf() {
     logged bpf "apt-get install clang llvm libbpf-dev linux-libc-dev make, then make -C bpf" make -s -C "$ROOT/bpf" || true
 }
 
-# install_all PURPOSE...: Python always; `run` adds what the system itself needs, `check` the linters.
+# install_all PURPOSE...: Python always; `run` adds what the system itself needs, `test` what only its tests
+# do, `check` the linters.
 install_all() {
     local purpose packages=("${BASE_PACKAGES[@]}")
     mkdir -p "$CACHE"
     for purpose; do
         case $purpose in
         run) packages+=("${RUN_PACKAGES[@]}") ;;
+        test) packages+=("${TEST_PACKAGES[@]}") ;;
         check) packages+=("${CHECK_PACKAGES[@]}") ;;
         *) die "install_all: no purpose is called $purpose" 2 ;;
         esac
