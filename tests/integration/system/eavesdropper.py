@@ -8,7 +8,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
-from tests.integration.system.ground import FLEET, Ground
+from tests.integration.system.ground import FLEET, Credentials, Ground
 
 from fedge_protocol import topics
 
@@ -23,6 +23,13 @@ class Seen:
     payload: bytes
 
 
+def tls_context(who: Credentials) -> ssl.SSLContext:
+    """A client's side of mutual TLS."""
+    context = ssl.create_default_context(cafile=str(who.ca))
+    context.load_cert_chain(who.cert, who.key)
+    return context
+
+
 class Eavesdropper:
     """Follows everything below `fedge/v1/FLEET`, also after the broker was gone."""
 
@@ -33,9 +40,7 @@ class Eavesdropper:
         self._subscribed = threading.Event()
         self._changed = threading.Condition()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=who.name, protocol=mqtt.MQTTv5)
-        context = ssl.create_default_context(cafile=str(who.ca))
-        context.load_cert_chain(who.cert, who.key)
-        self._client.tls_set_context(context)
+        self._client.tls_set_context(tls_context(who))
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()

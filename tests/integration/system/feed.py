@@ -23,17 +23,18 @@ class Feed:
         self._socket = socket
         self._health = health
         self._changed = threading.Condition()
-        self._trap: tuple[Predicate, Callable[[], None]] | None = None
+        self._trap: tuple[Predicate, Callable[[Event], None]] | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._thread.start()
 
-    def set_trap(self, predicate: Predicate, spring: Callable[[], None]) -> None:
-        """Call `spring` once, at the first event from now on that `predicate` wants."""
+    def set_trap(self, predicate: Predicate, spring: Callable[[Event], None]) -> None:
+        """Call `spring` once, with the first event from now on that `predicate` wants."""
         self._trap = (predicate, spring)
 
-    def wait_for(self, predicate: Predicate, what: str, *, since: int = 0, timeout_s: float = 90.0) -> Event:
-        """The first event after the first `since` ones that `predicate` wants."""
+    def wait_for(self, predicate: Predicate, what: str, *, timeout_s: float = 90.0) -> Event:
+        """The first event that `predicate` wants."""
+        since = 0
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while True:
@@ -77,7 +78,7 @@ class Feed:
     def _take(self, event: Event) -> None:
         if self._trap is not None and self._trap[0](event):
             spring, self._trap = self._trap[1], None
-            spring()
+            spring(event)
         with self._changed:
             self.events.append(event)
             self._changed.notify_all()

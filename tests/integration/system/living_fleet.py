@@ -20,6 +20,7 @@ from tests.integration.system.ground import CLASSES, FEATURES, FLEET, SOURCE, Gr
 
 from fedge_agent import control
 from fedge_agent.identity import keys
+from fedge_coordinator.api.views import Event
 from fedge_coordinator.demo.observing import Api
 from fedge_coordinator.demo.processes import Child, Children, DemoError, free_port, run
 from fedge_coordinator.demo.programs import program
@@ -88,6 +89,23 @@ class Device:
             return dict(found.execute("SELECT round, outcome FROM rounds WHERE job=? ORDER BY attempt", (job,)))
 
 
+class Killed:
+    """A device that a trap has killed, once it has."""
+
+    def __init__(self) -> None:
+        self._device: Device | None = None
+        self._happened = threading.Event()
+
+    def set(self, device: Device) -> None:
+        self._device = device
+        self._happened.set()
+
+    def wait_for(self) -> Device:
+        assert self._happened.wait(_TIMEOUT_S)
+        assert self._device is not None
+        return self._device
+
+
 class LivingFleet:
     """Starts everything; `close` ends what it started."""
 
@@ -144,7 +162,7 @@ class LivingFleet:
         """SIGKILL at the first event that `predicate` wants; the returned event says that it happened."""
         killed = threading.Event()
 
-        def spring() -> None:
+        def spring(_event: Event) -> None:
             self._expected_death.set()
             self.coordinator.kill()
             killed.set()
@@ -185,20 +203,37 @@ class LivingFleet:
         sample = f'fedge_coordinator_messages_refused_total{{kind="{kind}",reason="{reason}"}}'
         return self.metrics().get(sample, 0.0)
 
+    # --- the broker
+
+    def kill_broker_when(self, predicate: Predicate) -> threading.Event:
+        """SIGKILL the broker at the first event that `predicate` wants."""
+        killed = threading.Event()
+
+        def spring(_event: Event) -> None:
+            self.broker.kill()
+            killed.set()
+
+        self.feed.set_trap(predicate, spring)
+        return killed
+
+    def restart_broker(self) -> None:
+        self.broker = self.ground.start_broker()
+
     # --- devices
 
     def start_device(self, device: Device) -> None:
         command = [program("fedge-agent"), "--config", str(device.config), "run"]
         device.child = self.children.start(f"device-{device.number}", command, env={"OPENBLAS_NUM_THREADS": "1"})
 
-    def kill_device_when(self, device: Device, predicate: Predicate) -> threading.Event:
-        """SIGKILL a device at the first event that `predicate` wants."""
-        killed = threading.Event()
+    def kill_sender_when(self, predicate: Predicate) -> "Killed":
+        """SIGKILL the device whose message the first wanted event reports."""
+        killed = Killed()
 
-        def spring() -> None:
+        def spring(event: Event) -> None:
+            device = next(each for each in self.devices if each.name == event.fields["device"])
             assert device.child is not None
             device.child.kill()
-            killed.set()
+            killed.set(device)
 
         self.feed.set_trap(predicate, spring)
         return killed
@@ -209,9 +244,10 @@ class LivingFleet:
 
     # --- jobs
 
-    def apply(self, job: str, *, rounds: int, phase_seconds: int = 30, target: int = DEVICES) -> int:
-        """Apply a job; returns how many events there were before it."""
-        before = len(self.feed.events)
+    def apply(
+        self, job: str, *, rounds: int, phase_seconds: int = 30, target: int = DEVICES, pause_seconds: int = 0
+    ) -> None:
+        """Apply a job; its name must be new to the fleet."""
         document = {
             "apiVersion": "fedge.dev/v1alpha1",
             "kind": "TrainingJob",
@@ -227,25 +263,24 @@ class LivingFleet:
                 "privacy": {"floor": 3},
                 "admission": {},
                 "rewards": {"perRound": "1000", "rule": "participation-v1"},
-                "rollout": {"rounds": rounds},
+                "rollout": {"rounds": rounds, "pauseSeconds": pause_seconds},
             },
         }  # fmt: skip
         path = self.folder / f"{job}.yaml"
         path.write_text(yaml.safe_dump(document))
         run([program("fedgectl"), "apply", "--socket", str(self.socket), "-f", str(path)])
-        return before
 
-    def wait_finished(self, job: str, round_: int, *, since: int = 0) -> dict[str, Any]:
+    def wait_finished(self, job: str, round_: int) -> dict[str, Any]:
         """Until a round has its checkpoint; returns what the coordinator said of it."""
         wanted = event_of(job, "round-finished", round=round_)
-        return dict(self.feed.wait_for(wanted, f"round {round_} of {job} finished", since=since).fields)
+        return dict(self.feed.wait_for(wanted, f"round {round_} of {job} finished").fields)
 
-    def wait_ended(self, job: str, round_: int, *, since: int = 0) -> None:
+    def wait_ended(self, job: str, round_: int) -> None:
         """Until a round is over, though the coordinator may have died before it could say so."""
         over = event_of(job, "round-finished", round=round_), event_of(job, "round-opened", round=round_ + 1)
         last = event_of(job, "job-finished", rounds=round_)
         self.feed.wait_for(
-            lambda event: any(wanted(event) for wanted in (*over, last)), f"round {round_} of {job} ended", since=since
+            lambda event: any(wanted(event) for wanted in (*over, last)), f"round {round_} of {job} ended"
         )
 
     def wait_published(self, job: str, round_: int) -> None:
