@@ -156,7 +156,11 @@ class DeviceStore:
         """The newest `last` messages that ever left the device."""
         return self._signed("ORDER BY at_ms DESC, rowid DESC LIMIT ?", (last,))
 
-    def _signed(self, clause: str, values: tuple[int, ...]) -> list[Signed]:
+    def newest(self, kind: str, last: int) -> list[Signed]:
+        """The newest `last` messages of a kind, oldest first."""
+        return self._signed("WHERE kind=? ORDER BY at_ms DESC, rowid DESC LIMIT ?", (kind, last))[::-1]
+
+    def _signed(self, clause: str, values: tuple[str | int, ...]) -> list[Signed]:
         columns = "job, round, attempt, kind, message, at_ms, acknowledged"
         rows = self._db.execute(f"SELECT {columns} FROM signed {clause}", values)  # noqa: S608 - two fixed clauses
         return [Signed(r[0], r[1], r[2], r[3], bytes(r[4]), r[5], bool(r[6])) for r in rows]
@@ -233,7 +237,8 @@ class DeviceStore:
     ) -> None:
         """Remember how a round ended; the last word counts. Not synced: it is for people to read."""
         self._note(
-            "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET outcome=excluded.outcome,"
+            " detail=excluded.detail, bytes_up=MAX(bytes_up, excluded.bytes_up), at_ms=excluded.at_ms",
             (job, round_, attempt, outcome, detail[:256], bytes_up, self._clock_ms()),
         )
 

@@ -45,6 +45,8 @@ from fedge_transport.events import Connected, Disconnected
 _log = logging.getLogger(__name__)
 _AGAIN_WITHIN_MS: Final = 3_600_000
 _AGAIN_VALID_S: Final = 60.0
+_LAST_BATCHES: Final = 4
+"""Of prekeys: what is left of them is in the last two."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class FederationClient:
         self.waiting_for: NoOffer | None = None
         self.connected = False
         self.refused: Counter[tuple[str, str]] = Counter()
+        self._reintroduced = b""
         self._belonging = belonging
         self._identity = identity
         self._consent = consent
@@ -189,7 +192,8 @@ class FederationClient:
         current = self.round
         if current is None or current.outcome is not None or current.offer.job != body.job:
             return
-        if current.machine.frozen_allowed and current.offer.round <= body.next_round:
+        over = current.offer.round < body.next_round  # its RESULT was lost, or comes yet
+        if over or (current.machine.frozen_allowed and current.offer.round == body.next_round):
             current.step(lambda: current.machine.abandon("the job offers no round any more"))
 
     async def _begin(self, offer: Offer, offer_hash: bytes) -> None:
@@ -238,9 +242,8 @@ class FederationClient:
             self._acknowledged(decode(body, Ack))
             return
         if kind == Down.RESULT:
-            result = decode(body, Result)
-            answer = Ack(kind=Down.RESULT, round=result.round, attempt=result.attempt, sha256=sha256, refused="")
-            await self._parts.voice.tell(Up.ACK, answer)
+            await self._result(decode(body, Result), sha256)
+            return
         driver = self.round
         if driver is None or driver.outcome is not None:
             return
@@ -254,12 +257,29 @@ class FederationClient:
                 driver.step(lambda: machine.survivors(decode(body, Survivors), now=now))
             case Down.UNMASK_REQUEST:
                 driver.step(lambda: machine.unmask(decode(body, UnmaskRequest), now=now))
-            case Down.RESULT:
-                driver.step(lambda: machine.result(decode(body, Result)))
             case Down.ABORT:
                 driver.step(lambda: machine.aborted(decode(body, Abort)))
             case _:
                 raise RefusedError(Reason.WRONG_TOPIC, kind)
+
+    def _runs(self, job: str, round_: int, attempt: int) -> bool:
+        """Whether this is the round that has not ended here."""
+        if self.round is None or self.round.outcome is not None:
+            return False
+        offer = self.round.offer
+        return (offer.job, offer.round, offer.attempt) == (job, round_, attempt)
+
+    async def _result(self, result: Result, sha256: bytes) -> None:
+        """How a round ended: the one that runs, or one that this device was cut off from or killed in."""
+        answer = Ack(kind=Down.RESULT, round=result.round, attempt=result.attempt, sha256=sha256, refused="")
+        await self._parts.voice.tell(Up.ACK, answer)
+        key = (result.job, result.round, result.attempt)
+        if self.round is not None and self._runs(*key):
+            machine = self.round.machine
+            self.round.step(lambda: machine.result(result))
+        elif self._parts.store.has_signed(*key, Up.READY):
+            self._parts.store.round_ended(*key, outcome="included" if result.included else "not-included")
+            self._parts.voice.forget(*key)
 
     def _acknowledged(self, ack: Ack) -> None:
         item = self._parts.voice.acknowledged(ack.sha256)
@@ -268,8 +288,11 @@ class FederationClient:
         if item.kind == Up.PREKEYS:
             pool = self._parts.prekeys
             (pool.refused if ack.refused else pool.acknowledged)(item.round)
-        elif ack.refused and self.round is not None and self.round.outcome is None:
-            offer = self.round.offer
-            if (offer.job, offer.round, offer.attempt) == (item.job, item.round, item.attempt):
-                machine = self.round.machine
-                self.round.step(lambda: machine.refused_by_coordinator(item.kind, ack.refused))
+        elif ack.refused and self.round is not None and self._runs(item.job, item.round, item.attempt):
+            machine = self.round.machine
+            if item.kind == Up.READY and ack.refused == Reason.UNKNOWN_PREKEY and ack.sha256 != self._reintroduced:
+                # The coordinator has lost what it acknowledged: it gets the stored bytes, and this READY, once more.
+                self._reintroduced = ack.sha256
+                self._parts.voice.repeat(Up.PREKEYS, _LAST_BATCHES, then=item, valid_s=_AGAIN_VALID_S)
+                return
+            self.round.step(lambda: machine.refused_by_coordinator(item.kind, ack.refused))

@@ -90,6 +90,8 @@ class Voice:
         for signed in found:
             body = decode(open_signed(signed.message)[0], Masked) if signed.kind == Up.MASKED else None
             item = Item(signed.job, signed.round, signed.attempt, signed.kind, signed.message, self._vector(body))
+            if item.vector is not None and not item.vector[1].exists():
+                continue  # its round was over, or the vector here, before this start
             self._keep(item, valid_s)
             vectors |= {item.vector[1]} if item.vector is not None else set()
         for path in self._outgoing.iterdir():
@@ -108,6 +110,12 @@ class Voice:
         if item is not None:
             self._let_go(sha256, item)
         return item
+
+    def repeat(self, kind: Up, last: int, *, then: Item, valid_s: float) -> None:
+        """Send the newest `last` messages of a kind again, as they were stored, and after them an item."""
+        for signed in self._store.newest(kind, last):
+            self._keep(Item(signed.job, signed.round, signed.attempt, signed.kind, signed.message), valid_s)
+        self._keep(then, valid_s)
 
     def forget(self, job: str, round_: int, attempt: int) -> None:
         """The round is over: stop sending what belonged to it."""
