@@ -240,7 +240,7 @@ class LivingFleet:
 
     def everybody_is_there(self) -> bool:
         seen = {device["device"] for device in self.api("/v1/devices") if device["online"] and device["prekeysFresh"]}
-        return seen >= {device.name for device in self.devices}
+        return all(device.name in seen and device.status()["connected"] for device in self.devices)
 
     # --- jobs
 
