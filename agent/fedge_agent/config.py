@@ -5,13 +5,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from fedge_agent.admission.policy import AdmissionPolicy, PolicyValueError
 from fedge_agent.federation.consent import Consent
+from fedge_agent.kernel.allowlist import read_rule
+from fedge_agent.kernel.errors import PolicyError
+from fedge_agent.kernel.policy_file import line_of
 from fedge_protocol.faults import Fault, faults, path_text
 from fedge_protocol.secagg.params import SECURE_FLOOR
 
@@ -45,11 +48,28 @@ class SourceTable(_Table, frozen=True):
 
 
 class KernelTable(_Table, frozen=True):
-    """`[kernel]`. `cgroup` is the unit's cgroup v2 directory, by default the one the daemon runs in."""
+    """`[kernel]`, of which `fedge-bpf --config` reads its part too (`fedge_agent.kernel.policy_file`).
 
-    network: Literal["require", "prefer", "off"] = "prefer"
+    Attributes:
+        network: network admission; `audit` refuses nothing and reports what `require` would refuse.
+        cgroup: the unit's cgroup v2 directory, by default the one the daemon runs in.
+        allow: HOST_OR_CIDR:PORT/PROTO rules.
+        rate_kib_per_s: pace of every TCP connection.
+        daily_budget_mib: most bytes a day, both ways.
+        address_expiry_s: how long an address stays allowed that a host name no longer has.
+        telemetry_file: the ring of ten-second windows; by default `telemetry.ring` in the state directory.
+        telemetry_mib: its size, which it never exceeds; 0: none is kept.
+    """
+
+    network: Literal["require", "prefer", "audit", "off"] = "prefer"
     pin_dir: Annotated[str, Meta(pattern="^/")] = "/sys/fs/bpf/fedge"
     cgroup: Annotated[str, Meta(pattern="^/")] | None = None
+    allow: Annotated[tuple[str, ...], Meta(max_length=1024)] = ()
+    rate_kib_per_s: Annotated[int, Meta(ge=1, le=4_194_303)] | None = None
+    daily_budget_mib: Annotated[int, Meta(ge=1, le=1 << 40)] | None = None
+    address_expiry_s: Annotated[int, Meta(ge=1, le=604_800)] = 3600
+    telemetry_file: Annotated[str, Meta(pattern="^/")] | None = None
+    telemetry_mib: Annotated[int, Meta(ge=0, le=1024)] = 4
 
 
 class WorkerTable(_Table, frozen=True):
@@ -103,9 +123,9 @@ def load(path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
     marks = plain.pop("admission", {})
-    found = faults(plain, File)
+    found = [_located(path, text, fault) for fault in faults(plain, File)] or _rule_faults(path, text, plain)
     if found:
-        raise ConfigError("\n".join(_located(path, text, fault) for fault in found))
+        raise ConfigError("\n".join(found))
     file = msgspec.convert(plain, File)
     try:
         policy = AdmissionPolicy.from_mapping(marks if isinstance(marks, dict) else {"admission": marks})
@@ -124,10 +144,28 @@ def load(path: Path) -> Config:
             max_dim=file.consent.max_parameters,
         ),
         sources=file.sources,
-        kernel=file.kernel,
+        kernel=_with_ring(file),
         worker=file.worker,
         admission=policy,
     )
+
+
+def _rule_faults(path: Path, text: str, plain: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the allow rules; whether host names exist is found out by `fedge-bpf`, which resolves them."""
+    found = []
+    for rule in plain.get("kernel", {}).get("allow", ()):
+        try:
+            read_rule(rule)
+        except PolicyError as error:
+            found.append(f"{path}:{line_of(text, 'allow', rule)}: kernel.allow: {error}")
+    return found
+
+
+def _with_ring(file: File) -> KernelTable:
+    table = file.kernel
+    if table.telemetry_file is None and table.telemetry_mib:
+        return msgspec.structs.replace(table, telemetry_file=f"{file.state_dir}/telemetry.ring")
+    return table
 
 
 def _read(path: Path) -> str:

@@ -100,7 +100,7 @@ def read_config(path: Path) -> KernelSettings:
         raise PolicyError(f"{path}: {error}") from error
     table = plain.get("kernel", {})
     if not isinstance(table, dict):
-        raise PolicyError(f"{path}:{_line(text, 'kernel')}: kernel: a table is needed")
+        raise PolicyError(f"{path}:{line_of(text, 'kernel')}: kernel: a table is needed")
     found = _Table(path, text, table)
     rate, limit = found.number("rate_kib_per_s", 4_194_303), found.number("daily_budget_mib", 1 << 40)
     pins, unit, runtime = table.get("pin_dir"), table.get("cgroup"), plain.get("runtime_dir", "/run/fedge")
@@ -123,7 +123,7 @@ class _Table:
     values: dict[str, object]
 
     def refuse(self, name: str, why: str, needle: str = "") -> PolicyError:
-        return PolicyError(f"{self.path}:{_line(self.text, name, needle)}: kernel.{name}: {why}")
+        return PolicyError(f"{self.path}:{line_of(self.text, name, needle)}: kernel.{name}: {why}")
 
     def choice(self, name: str, accepted: tuple[str, ...]) -> str | None:
         value = self.values.get(name)
@@ -143,10 +143,10 @@ class _Table:
         value = self.values.get(name, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self.refuse(name, "a list of rules is needed")
-        return tuple(written(item, f"{self.path}:{_line(self.text, name, item)}: kernel.{name}") for item in value)
+        return tuple(written(item, f"{self.path}:{line_of(self.text, name, item)}: kernel.{name}") for item in value)
 
 
-def _line(text: str, name: str, needle: str = "") -> int:
+def line_of(text: str, name: str, needle: str = "") -> int:
     """The line of `[kernel]` that holds `needle` after the setting `name`, or the setting, or the table."""
     inside, best = False, 1
     reached = False

@@ -10,7 +10,7 @@ from typing import Self
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.errors import BpfCallError
-from fedge_agent.kernel.records import HISTOGRAM_SLOTS, Counter, Denial, MachineCounter
+from fedge_agent.kernel.records import BUDGET, HISTOGRAM_SLOTS, RULE, Budget, Counter, Denial, MachineCounter, Rule
 
 _MAX_WAITING_DENIALS = 4096
 
@@ -63,6 +63,17 @@ class MapReader:
     def block(self) -> tuple[int, ...]:
         """(32,) counts of block I/O latency by log2 us."""
         return self._sums("fedge_blk", HISTOGRAM_SLOTS)
+
+    def srtt(self) -> tuple[int, ...]:
+        """(32,) counts of smoothed round-trip times of the agent's TCP connections by log2 us, one an update."""
+        return self._sums("fedge_srtt", HISTOGRAM_SLOTS)
+
+    def budget(self) -> Budget | None:
+        """What is left of the day's bytes; None where none are counted."""
+        rule = Rule.decode(libbpf.lookup(self._open("fedge_rule"), bytes(4), RULE.size, "fedge_rule"))
+        if not rule.metered:
+            return None
+        return Budget.decode(libbpf.lookup(self._open("fedge_budget"), bytes(4), BUDGET.size, "fedge_budget"))
 
     def switch_scheduler_probes(self, *, on: bool) -> None:
         """Lets the scheduler probes count from now on, or return at once (their state when idle)."""
@@ -146,5 +157,5 @@ class DenialStream:
             self._waiting.append(Denial.decode(ctypes.string_at(data, size)))
         except ValueError:
             self.malformed += 1
-        # A ring holds at most 1600 records, but a writer may go on while we read.
+        # A ring holds at most 1400 records, but a writer may go on while we read.
         return -errno.EAGAIN if len(self._waiting) >= _MAX_WAITING_DENIALS else 0

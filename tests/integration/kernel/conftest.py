@@ -158,8 +158,9 @@ def fedge_bpf(objects, pin_dir, tmp_path, compiler, request) -> Callable[..., su
         tracefs: bool = True,
         objects: Path = objects,
         compiler: str = compiler,
+        wrapper: tuple[str, ...] = (),
     ) -> subprocess.CompletedProcess[str]:
-        command = [*loader_command(compiler, request), *arguments, "--pin-dir", str(pin_dir)]
+        command = [*wrapper, *loader_command(compiler, request), *arguments, "--pin-dir", str(pin_dir)]
         command += ["--budget-file", str(tmp_path / "budget")]
         if arguments[0] == "attach":
             command += ["--object-dir", str(objects), "--compiler", compiler]

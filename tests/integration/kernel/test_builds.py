@@ -1,4 +1,4 @@
-"""Which compiler the loader takes: the object where it fits, bcc where it does not, the substitute where neither can."""
+"""Which compiler the loader takes: the object where it fits, bcc where it does not, else the substitute."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def format_of(fields: tuple[programs.TracepointField, ...]) -> str:
 
 
 @pytest.fixture
-def tracefs(tmp_path) -> Path:
+def tracefs(tmp_path: Path) -> Path:
     """The formats that the objects were compiled for."""
     place = tmp_path / "tracing"
     for program in programs_of(ObjectName.TELEMETRY):
