@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from fedge_agent.training.confine import confine_files, confine_process
+from fedge_agent.training.confine import confine_files, confine_process, take_a_turn
 from fedge_agent.training.failure import Reason, TrainingError
 from fedge_agent.training.pipe import (
     HEADER_BYTES,
@@ -115,6 +115,7 @@ class Worker:
         from fedge_agent.training.masked_update import masked_bytes, write_masked  # noqa: PLC0415 - as in _train
 
         started = time.process_time()
+        take_a_turn()
         content = masked_bytes(self._delta, request)
         digest = write_masked(content, Path(request.out_path))
         return Masked(sha256=digest, size=len(content), cpu_seconds=time.process_time() - started)
