@@ -18,6 +18,12 @@ def cpu_seconds(pid: int) -> float:
     return _own_seconds(pid, waited=True) + sum(_own_seconds(child, waited=False) for child in children(pid))
 
 
+def machine_seconds() -> float:
+    """CPU time that all processes of this machine, and its kernel, have used since it started."""
+    fields = (_PROC / "stat").read_text().split(maxsplit=9)[1:9]  # user nice system idle iowait irq softirq steal
+    return sum(int(ticks) for number, ticks in enumerate(fields) if number not in {3, 4}) / _TICKS_PER_S
+
+
 def children(pid: int) -> list[int]:
     """Process ids of the children that a process has now."""
     try:
