@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ EX_NOT_ENROLLED: Final = 3
 EX_DEGRADED: Final = 4
 EX_UNREACHABLE: Final = 5
 EX_INTERRUPTED: Final = 130
+_SHORTEST_WINDOW_S: Final = 0.1
+_LONGEST_WINDOW_S: Final = 3600.0
 
 _EPILOG: Final = """examples:
   fedge-agent enroll fedge1.pGNmb28...   join a fleet with the token that its operator gave you
@@ -25,6 +28,7 @@ _EPILOG: Final = """examples:
   fedge-agent config check               every fault of /etc/fedge/agent.toml, with its line
   fedge-agent doctor                     what is missing on this device, and the cure
   fedge-agent pause; fedge-agent resume  no training for now; training again
+  fedge-agent telemetry                  what the kernel tells about this device, live
   fedge-agent outbox                     everything that ever left this device
 
 exit status: 0 good, 1 failed, 2 usage, 3 not enrolled, 4 working but degraded, 5 no daemon answers,
@@ -83,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check this device")
     _add_output(doctor)
     doctor.set_defaults(command=_doctor)
+
+    telemetry = commands.add_parser("telemetry", help="what the kernel tells about this device, live")
+    telemetry.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="length of a window (default 1)")
+    telemetry.add_argument("--frames", type=int, metavar="N", help="stop after N windows; by default at Ctrl-C")
+    _add_output(telemetry)
+    telemetry.add_argument("--json", dest="output", action="store_const", const="json", help="one window as JSON")
+    telemetry.set_defaults(command=_telemetry)
 
     for name, text in (("pause", "no training until `resume`"), ("resume", "training again")):
         owner = commands.add_parser(name, help=text)
@@ -185,6 +196,24 @@ def _doctor(config: Config, options: argparse.Namespace) -> int:
     _print({"checks": rows}, options.output, "\n".join(lines))
     grades = {check.grade.value for check in checks}
     return EX_FAILED if "fail" in grades else EX_DEGRADED if "warn" in grades else EX_OK
+
+
+def _telemetry(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent import telemetry_view  # noqa: PLC0415 - a short-lived command of its own
+
+    if not _SHORTEST_WINDOW_S <= options.every <= _LONGEST_WINDOW_S:
+        print(f"fedge-agent: --every {options.every}: 0.1 to 3600 s is accepted", file=sys.stderr)
+        return EX_USAGE
+    view = telemetry_view.TelemetryView(config.kernel)
+    try:
+        if options.output == "json":
+            time.sleep(options.every)
+            print(json.dumps(view.window(), indent=2))
+        else:
+            telemetry_view.show(view, every_s=options.every, frames=options.frames)
+    finally:
+        view.close()
+    return EX_OK
 
 
 def _steer(config: Config, options: argparse.Namespace) -> int:

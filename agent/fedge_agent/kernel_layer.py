@@ -1,5 +1,7 @@
 """The kernel layer as the daemon uses it: read without capabilities, proven at start, missing parts named."""
 
+import asyncio
+import contextlib
 import logging
 import math
 from dataclasses import dataclass
@@ -10,10 +12,12 @@ from fedge_agent.kernel.cgroup import unit_cgroup
 from fedge_agent.kernel.doctor import refusals
 from fedge_agent.kernel.errors import KernelLayerError
 from fedge_agent.kernel.reader import MapReader
+from fedge_agent.kernel.recorder import TelemetryRecorder
 from fedge_agent.kernel.selftest import run_selftest
 from fedge_agent.kernel.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
+_MIB = 1024 * 1024
 
 
 class AdmissionRequiredError(Exception):
@@ -29,7 +33,10 @@ class NetworkAdmission:
 
 
 class KernelLayer:
-    """Maps and features of one agent; with nothing attached everything falls back to /proc."""
+    """Maps and features of one agent; with nothing attached everything falls back to /proc.
+
+    Made inside a running event loop, it also keeps a window of features every ten seconds until `close`.
+    """
 
     def __init__(self, settings: KernelTable) -> None:
         self._pin_dir = Path(settings.pin_dir)
@@ -37,6 +44,11 @@ class KernelLayer:
         self.network = self._prove(settings)
         self.cgroup = Path(settings.cgroup) if settings.cgroup is not None else _unit_cgroup()
         self._telemetry = Telemetry(self._pin_dir)
+        ring = None if settings.telemetry_file is None else Path(settings.telemetry_file)
+        self._recorder = TelemetryRecorder(self._telemetry, ring, settings.telemetry_mib * _MIB)
+        with contextlib.suppress(RuntimeError):  # no loop runs: a command reads once and goes
+            asyncio.get_running_loop()
+            self._recorder.start(self._pin_dir)
 
     def run_queue(self) -> tuple[int, ...] | None:
         """The run-queue histogram, None where the kernel gives none."""
@@ -66,6 +78,7 @@ class KernelLayer:
 
     def close(self) -> None:
         """Give the descriptors back."""
+        self._recorder.close()
         self._telemetry.close()
         self._reader.close()
 
@@ -74,6 +87,8 @@ class KernelLayer:
             return NetworkAdmission(enforced=False, detail='kernel.network = "off"')
         count = None if self._reader.unreadable("fedge_count") else lambda: refusals(self._reader)
         result = run_selftest(count)
+        if settings.network == "audit":
+            return NetworkAdmission(enforced=False, detail=f"audit mode, nothing is refused ({result.detail})")
         if not result.enforced and settings.network == "require":
             raise AdmissionRequiredError(
                 f'kernel.network = "require", but forbidden peers are not refused ({result.detail}); '

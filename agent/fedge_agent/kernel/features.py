@@ -1,4 +1,4 @@
-"""One feature vector of the device for each window: names, sources, and how two samples become one vector.
+"""One feature vector of the device for each window: names, units, sources, and how two samples become one vector.
 
 Every feature says where it came from; a missing one is NaN in the values and a zero bit in the mask, never zero.
 """
@@ -9,29 +9,54 @@ import math
 
 from fedge_agent.kernel.histogram import difference, percentile_us
 from fedge_agent.kernel.pressure import Resource, Stall
-from fedge_agent.kernel.records import Counter
-from fedge_agent.kernel.substitutes import Mean, Waits, mean_wait_us
+from fedge_agent.kernel.records import Counter, MachineCounter
+from fedge_agent.kernel.substitutes import Mean, Traffic, Waits, mean_wait_us
 
+VECTOR_VERSION = 2
+"""Changes with FEATURES: a ring of another version is not read."""
+WINDOW_S = 10.0
 _US_PER_S = 1e6
 _P95 = 0.95
-FEATURES: tuple[str, ...] = (
-    "egress_bytes_per_s",
-    "egress_packets_per_s",
-    "ingress_bytes_per_s",
-    "ingress_packets_per_s",
-    "denials_per_s",
-    "retransmits_per_s",
-    "execs_per_s",
-    "run_queue_us",
-    "block_us",
-    "cpu_some",
-    "memory_some",
-    "memory_full",
-    "io_some",
-    "io_full",
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Feature:
+    """One place of the vector.
+
+    Attributes:
+        source: the pinned map or file it comes from.
+        substitute: what stands in when that is not there; empty: nothing, then it is missing.
+    """
+
+    name: str
+    unit: str
+    source: str
+    substitute: str = ""
+
+
+_PROC_NET = "/proc/net/dev, whole machine without lo"
+FEATURE_TABLE: tuple[Feature, ...] = (
+    Feature("egress_bytes_per_s", "B/s", "fedge_count, the agent's own", _PROC_NET),
+    Feature("egress_packets_per_s", "1/s", "fedge_count, the agent's own", _PROC_NET),
+    Feature("ingress_bytes_per_s", "B/s", "fedge_count, the agent's own", _PROC_NET),
+    Feature("ingress_packets_per_s", "1/s", "fedge_count, the agent's own", _PROC_NET),
+    Feature("connects_per_s", "1/s", "fedge_count, the agent's own", "/proc/net/snmp ActiveOpens, whole machine"),
+    Feature("denials_per_s", "1/s", "fedge_count"),
+    Feature("srtt_us", "us, p95", "fedge_srtt"),
+    Feature("retransmits_per_s", "1/s", "fedge_tel", "/proc/net/snmp RetransSegs"),
+    Feature("execs_per_s", "1/s", "fedge_tel", "/proc/stat processes (forks)"),
+    Feature("run_queue_us", "us, p95", "fedge_runq", "mean of /proc/schedstat or /proc/*/schedstat"),
+    Feature("block_us", "us, p95", "fedge_blk", "mean of /proc/diskstats"),
+    Feature("reclaims_per_s", "1/s", "fedge_tel", "/proc/vmstat allocstall_*"),
+    Feature("oom_kills_per_s", "1/s", "fedge_tel", "/proc/vmstat oom_kill"),
+    Feature("cpu_some", "share", "/proc/pressure/cpu"),
+    Feature("memory_some", "share", "/proc/pressure/memory"),
+    Feature("memory_full", "share", "/proc/pressure/memory"),
+    Feature("io_some", "share", "/proc/pressure/io"),
+    Feature("io_full", "share", "/proc/pressure/io"),
 )
-"""Names, in the order of the vector. `run_queue_us` and `block_us` are p95 from the kernel, means from a substitute;
-the last five are shares of the window, 0 to 1."""
+FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURE_TABLE)
+"""Names, in the order of the vector. Shares are of the window's length, 0 to 1."""
 
 
 class Source(enum.Enum):
@@ -47,8 +72,8 @@ class FeatureVector:
     """Features of one window.
 
     Attributes:
-        values: (14,) in the order of FEATURES; NaN where missing.
-        sources: (14,) where each came from.
+        values: (18,) in the order of FEATURES; NaN where missing.
+        sources: (18,) where each came from.
         end_ns: CLOCK_MONOTONIC at the end of the window.
         window_s: its length.
     """
@@ -74,20 +99,23 @@ class Sample:
     """Monotonic totals at one instant; None where the source is not available.
 
     Attributes:
-        execs: from the kernel map; `forks` stands in for it.
-        segments: TCP retransmits from the kernel map; `retransmits` (/proc/net/snmp) stands in.
-        run_queue: (32,) histogram; `waits` stands in.
+        network: counters of the agent's cgroup; `traffic` and `opened` stand in.
+        machine: totals of the telemetry programs, those whose program is attached; `proc` stands in.
+        srtt: (32,) histogram.
+        run_queue: (32,) histogram; `queue` (whole machine) or `waits` (task by task) stands in.
         block: (32,) histogram; `disks` stands in.
     """
 
     stamp_ns: int
     network: dict[Counter, int] | None
-    execs: int | None
-    segments: int | None
+    machine: dict[MachineCounter, int]
+    srtt: tuple[int, ...] | None
     run_queue: tuple[int, ...] | None
     block: tuple[int, ...] | None
-    forks: int | None
-    retransmits: int | None
+    traffic: Traffic | None
+    opened: int | None
+    proc: dict[MachineCounter, int | None]
+    queue: Mean | None
     waits: Waits | None
     disks: Mean | None
     pressure: dict[Resource, Stall | None]
@@ -101,10 +129,13 @@ def features_between(before: Sample, now: Sample) -> FeatureVector:
     window_s = max((now.stamp_ns - before.stamp_ns) / 1e9, 1e-9)
     found = [
         *_network(before, now, window_s),
-        _first(_rate(before.segments, now.segments, window_s), _rate(before.retransmits, now.retransmits, window_s)),
-        _first(_rate(before.execs, now.execs, window_s), _rate(before.forks, now.forks, window_s)),
-        _first(_p95_us(before.run_queue, now.run_queue), _wait_us(before.waits, now.waits)),
+        _first(_p95_us(before.srtt, now.srtt), None),
+        _machine(MachineCounter.RETRANSMITS, before, now, window_s),
+        _machine(MachineCounter.EXEC, before, now, window_s),
+        _first(_p95_us(before.run_queue, now.run_queue), _wait_us(before, now)),
         _first(_p95_us(before.block, now.block), _mean_us(before.disks, now.disks)),
+        _machine(MachineCounter.RECLAIMS, before, now, window_s),
+        _machine(MachineCounter.OOM_KILLS, before, now, window_s),
         *_pressure(before, now, window_s),
     ]
     values = tuple(math.nan if value is None else value for value, _ in found)
@@ -121,12 +152,21 @@ def _rate(before: int | None, now: int | None, window_s: float) -> float | None:
     return None if before is None or now is None or now < before else (now - before) / window_s
 
 
+def _machine(counter: MachineCounter, before: Sample, now: Sample, window_s: float) -> Found:
+    return _first(
+        _rate(before.machine.get(counter), now.machine.get(counter), window_s),
+        _rate(before.proc.get(counter), now.proc.get(counter), window_s),
+    )
+
+
 def _p95_us(before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> float | None:
     return None if before is None or now is None else percentile_us(difference(now, before), _P95)
 
 
-def _wait_us(before: Waits | None, now: Waits | None) -> float | None:
-    return None if before is None or now is None else mean_wait_us(before, now)
+def _wait_us(before: Sample, now: Sample) -> float | None:
+    if before.waits is not None and now.waits is not None:
+        return mean_wait_us(before.waits, now.waits)
+    return _mean_us(before.queue, now.queue)
 
 
 def _mean_us(before: Mean | None, now: Mean | None) -> float | None:
@@ -134,16 +174,25 @@ def _mean_us(before: Mean | None, now: Mean | None) -> float | None:
 
 
 _TRAFFIC = (Counter.EGRESS_BYTES, Counter.EGRESS_PACKETS, Counter.INGRESS_BYTES, Counter.INGRESS_PACKETS)
-_DENIED = (Counter.DENIED_CONNECT, Counter.DENIED_SENDMSG, Counter.DENIED_EGRESS)
+_CONNECTS = (Counter.ALLOWED_CONNECT, Counter.DENIED_CONNECT)
+_DENIED = (Counter.DENIED_CONNECT, Counter.DENIED_SENDMSG, Counter.DENIED_EGRESS, Counter.DENIED_BUDGET)
 
 
 def _network(before: Sample, now: Sample, window_s: float) -> list[Found]:
-    if before.network is None or now.network is None:
-        return [(None, Source.MISSING)] * (len(_TRAFFIC) + 1)
     old, new = before.network, now.network
-    rates: list[Found] = [(_rate(old[slot], new[slot], window_s), Source.KERNEL) for slot in _TRAFFIC]
-    denied = _rate(sum(old[slot] for slot in _DENIED), sum(new[slot] for slot in _DENIED), window_s)
-    return [*rates, (denied, Source.KERNEL)]
+    if old is None or new is None:
+        earlier, later = before.traffic, now.traffic
+        if earlier is None or later is None:
+            rates: list[float | None] = [None] * len(_TRAFFIC)
+        else:
+            rates = [_rate(a, b, window_s) for a, b in zip(earlier, later, strict=True)]
+        opened = _rate(before.opened, now.opened, window_s)
+        return [*((rate, Source.SUBSTITUTE) for rate in (*rates, opened)), (None, Source.MISSING)]
+    groups = (*((slot,) for slot in _TRAFFIC), _CONNECTS, _DENIED)
+    return [
+        (_rate(sum(old[slot] for slot in group), sum(new[slot] for slot in group), window_s), Source.KERNEL)
+        for group in groups
+    ]
 
 
 def _pressure(before: Sample, now: Sample, window_s: float) -> list[Found]:

@@ -55,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
             help="may be repeated; none anywhere: nothing is allowed",
         )
         command.add_argument("--policy", type=Path, action="append", default=[], help="file of rules, one a line")
+        command.add_argument(
+            "--enrolment",
+            type=Path,
+            metavar="DIR",
+            help="allow the CA and broker of the enrolment in this state directory",
+        )
         command.add_argument("--rate-kib-per-s", type=_positive, help="pace of every TCP connection")
         command.add_argument("--daily-budget-mib", type=_positive, help="most bytes a day, both ways")
         command.add_argument("--endpoints", type=Path, help="file of allowed addresses to write")
@@ -116,7 +122,7 @@ def _reader_gid(arguments: argparse.Namespace) -> int | None:
     if arguments.reader_gid is not None:
         return int(arguments.reader_gid)
     if arguments.reader_uid is None:
-        return None
+        return None if arguments.enrolment is None else int(arguments.enrolment.stat().st_gid)
     try:
         return pwd.getpwuid(arguments.reader_uid).pw_gid
     except KeyError as error:
@@ -139,9 +145,10 @@ def _attach(arguments: argparse.Namespace, wanted: policy_change.Wanted) -> int:
     capabilities.keep_only(())
     if wanted.policy is not None and enforced(programs):
         policy_change.publish(wanted)
-    closed = attaching.closed_parent(arguments.pin_dir) if gid is not None else None
+    # the unit binds the pins into its own mount namespace, where nothing is in the way
+    closed = attaching.closed_parent(arguments.pin_dir) if gid is not None and arguments.enrolment is None else None
     if closed is not None:
-        cure = f"chmod o+x {closed}, or BindPaths={arguments.pin_dir}:/run/fedge/bpf in the daemon's unit"
+        cure = f"chmod o+x {closed}, or bind {arguments.pin_dir} into the daemon's mount namespace, as its unit does"
         _warn(arguments, f"readers cannot pass {closed}; {cure}")
     allowed = [str(a) for a in wanted.policy.allow] if wanted.policy is not None else []
     extra = {"cgroup": str(cgroup), "mode": wanted.mode, "allowed": allowed, "load_ms": load_ms}

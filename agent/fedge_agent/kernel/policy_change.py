@@ -50,10 +50,11 @@ def wanted_by(arguments: argparse.Namespace) -> Wanted:
     arguments.budget_file = arguments.budget_file or budget.DEFAULT_DIRECTORY / f"{arguments.pin_dir.name}.budget"
     if arguments.command not in ("attach", "refresh"):
         return Wanted("", None, settings.cgroup, (), None, ())
-    mode = getattr(arguments, "mode", None) or settings.mode or "require"
+    mode = getattr(arguments, "mode", None) or settings.mode or ("require" if arguments.config is None else "prefer")
     rules = [written(text, "--allow") for text in arguments.allow]
     rules += [rule for path in arguments.policy for rule in read_policy(path)]
     rules += settings.rules
+    rules += [written(text, "the enrolment") for text in _enrolment_rules(arguments.enrolment)]
     place = arguments.endpoints or settings.endpoints
     if mode == "off":
         return Wanted(mode, None, settings.cgroup, (), None, ())
@@ -68,6 +69,18 @@ def wanted_by(arguments: argparse.Namespace) -> Wanted:
         raise PolicyError(f"--rate-kib-per-s {rate // _KIB} is more than 4194303")
     policy = NetworkPolicy(allow, rate, mode == "audit", limit)
     return Wanted(mode, policy, settings.cgroup, endpoints, place, tuple(resolver.warnings))
+
+
+def _enrolment_rules(state_dir: Path | None) -> tuple[str, ...]:
+    if state_dir is None:
+        return ()
+    from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415 - 60 ms, for the unit's call alone
+    from fedge_agent.unit_policy import enrolment_rules  # noqa: PLC0415
+
+    try:
+        return enrolment_rules(state_dir)
+    except IdentityError as error:
+        raise PolicyError(str(error)) from error
 
 
 def saved_budget(wanted: Wanted, path: Path) -> tuple[Budget | None, str]:

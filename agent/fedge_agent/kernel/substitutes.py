@@ -39,13 +39,57 @@ def forks(root: Path = Path("/")) -> int | None:
         return None
 
 
-def retransmits(root: Path = Path("/")) -> int | None:
-    """TCP segments sent again since boot (/proc/net/snmp) in this network namespace."""
+def tcp(name: str, root: Path = Path("/")) -> int | None:
+    """A TCP total of this network namespace (/proc/net/snmp): RetransSegs, ActiveOpens."""
     try:
         names, values = (line.split() for line in _text(root / "proc/net/snmp").splitlines() if line.startswith("Tcp:"))
-        return int(values[names.index("RetransSegs")])
+        return int(values[names.index(name)])
     except MISSING_ERRORS:
         return None
+
+
+def memory_events(root: Path = Path("/")) -> tuple[int | None, int | None]:
+    """Direct reclaims (allocstall_*) and OOM kills since boot (/proc/vmstat)."""
+    try:
+        pairs = [line.split() for line in _text(root / "proc/vmstat").splitlines()]
+        totals = {name: int(value) for name, value in pairs if name == "oom_kill" or name.startswith("allocstall")}
+    except MISSING_ERRORS:
+        return None, None
+    stalls = [value for name, value in totals.items() if name != "oom_kill"]
+    return sum(stalls) if stalls else None, totals.get("oom_kill")
+
+
+Traffic = tuple[int, int, int, int]
+"""Bytes and packets out, bytes and packets in."""
+
+
+def traffic(root: Path = Path("/")) -> Traffic | None:
+    """What all interfaces but lo have carried (/proc/net/dev) in this network namespace."""
+    out_bytes = out_packets = in_bytes = in_packets = 0
+    try:
+        for line in _text(root / "proc/net/dev").splitlines()[2:]:
+            name, _, rest = line.partition(":")
+            if name.strip() == "lo":
+                continue
+            fields = [int(word) for word in rest.split()]
+            in_bytes, in_packets = in_bytes + fields[0], in_packets + fields[1]
+            out_bytes, out_packets = out_bytes + fields[8], out_packets + fields[9]
+    except MISSING_ERRORS:
+        return None
+    return out_bytes, out_packets, in_bytes, in_packets
+
+
+def machine_queue(root: Path = Path("/")) -> Mean | None:
+    """Time that all tasks have waited for a CPU, and how often they ran (/proc/schedstat): one cheap read."""
+    waited_ns = slices = 0
+    try:
+        for line in _text(root / "proc/schedstat").splitlines():
+            if line.startswith("cpu"):
+                fields = line.split()
+                waited_ns, slices = waited_ns + int(fields[8]), slices + int(fields[9])
+    except MISSING_ERRORS:
+        return None
+    return Mean(waited_ns / 1000.0, slices) if slices else None
 
 
 def block_io(root: Path = Path("/")) -> Mean | None:

@@ -14,6 +14,12 @@ from fedge_agent.kernel.reader import MapReader
 from fedge_agent.kernel.records import MachineCounter
 
 Value = TypeVar("Value")
+_COUNTED_BY = {
+    MachineCounter.EXEC: "fedge_exec",
+    MachineCounter.RETRANSMITS: "fedge_retrans",
+    MachineCounter.RECLAIMS: "fedge_reclaim",
+    MachineCounter.OOM_KILLS: "fedge_oom",
+}
 
 
 class Telemetry:
@@ -40,28 +46,45 @@ class Telemetry:
 
     def _sample(self) -> Sample:
         # A map alone would read as zero where its program was left out, so the links are looked for as well.
-        exec_on, retrans_on = self._attached("fedge_exec"), self._attached("fedge_retrans")
-        machine = _or_none(self._reader.machine) if exec_on or retrans_on else None
-        execs = machine[MachineCounter.EXEC] if machine and exec_on else None
-        segments = machine[MachineCounter.RETRANSMITS] if machine and retrans_on else None
+        machine = self._machine()
         probes = self._attached("fedge_wakeup", "fedge_wake_new", "fedge_switch")
         counting = probes and bool(_or_none(self._reader.scheduler_probes_on))
         run_queue = _or_none(self._reader.run_queue) if counting else None
         block = _or_none(self._reader.block) if self._attached("fedge_blk_issue", "fedge_blk_done") else None
-        network_on = self._attached("fedge_egress", "fedge_ingress")
+        network = _or_none(self._reader.network) if self._attached("fedge_egress", "fedge_ingress") else None
+        # Looking at every process costs milliseconds; while the probes merely rest, the machine's own sum will do.
+        queue = substitutes.machine_queue(self._root) if probes and not counting else None
         return Sample(
             stamp_ns=self._monotonic_ns(),
-            network=_or_none(self._reader.network) if network_on else None,
-            execs=execs,
-            segments=segments,
+            network=network,
+            machine=machine,
+            srtt=_or_none(self._reader.srtt) if self._attached("fedge_sockops") else None,
             run_queue=run_queue,
             block=block,
-            forks=substitutes.forks(self._root) if execs is None else None,
-            retransmits=substitutes.retransmits(self._root) if segments is None else None,
-            waits=substitutes.run_queue(self._root) if run_queue is None else None,
+            traffic=substitutes.traffic(self._root) if network is None else None,
+            opened=substitutes.tcp("ActiveOpens", self._root) if network is None else None,
+            proc=self._proc(machine),
+            queue=queue,
+            waits=substitutes.run_queue(self._root) if run_queue is None and queue is None else None,
             disks=substitutes.block_io(self._root) if block is None else None,
             pressure={r: read_pressure(self._root / "proc/pressure" / r.value) for r in Resource},
         )
+
+    def _machine(self) -> dict[MachineCounter, int]:
+        wanted = [counter for counter, program in _COUNTED_BY.items() if self._attached(program)]
+        totals = _or_none(self._reader.machine) if wanted else None
+        return {} if totals is None else {counter: totals[counter] for counter in wanted}
+
+    def _proc(self, machine: dict[MachineCounter, int]) -> dict[MachineCounter, int | None]:
+        found: dict[MachineCounter, int | None] = {}
+        if MachineCounter.EXEC not in machine:
+            found[MachineCounter.EXEC] = substitutes.forks(self._root)
+        if MachineCounter.RETRANSMITS not in machine:
+            found[MachineCounter.RETRANSMITS] = substitutes.tcp("RetransSegs", self._root)
+        if MachineCounter.RECLAIMS not in machine or MachineCounter.OOM_KILLS not in machine:
+            reclaims, kills = substitutes.memory_events(self._root)
+            found |= {MachineCounter.RECLAIMS: reclaims, MachineCounter.OOM_KILLS: kills}
+        return found
 
     def _attached(self, *programs: str) -> bool:
         """Whether all their links are pinned where we may look."""

@@ -103,7 +103,8 @@ def test_features_come_from_the_kernel_when_attached_and_from_proc_when_not(fedg
     work(2)
     found = sources(bare)
     assert found["execs_per_s"] is found["retransmits_per_s"] is found["run_queue_us"] is Source.SUBSTITUTE
-    assert found["egress_bytes_per_s"] is found["denials_per_s"] is Source.MISSING
+    assert found["egress_bytes_per_s"] is found["reclaims_per_s"] is found["oom_kills_per_s"] is Source.SUBSTITUTE
+    assert found["denials_per_s"] is found["srtt_us"] is Source.MISSING
     bare.close()
 
     fedge_bpf("attach", "--cgroup", str(cgroup))
@@ -113,7 +114,8 @@ def test_features_come_from_the_kernel_when_attached_and_from_proc_when_not(fedg
     work(2)
     found = sources(full)
     full.close()
-    kernel = ("execs_per_s", "retransmits_per_s", "run_queue_us", "egress_bytes_per_s", "denials_per_s")
+    kernel = {"execs_per_s", "retransmits_per_s", "run_queue_us", "egress_bytes_per_s", "denials_per_s"}
+    kernel |= {"connects_per_s", "reclaims_per_s", "oom_kills_per_s"}
     assert {found[name] for name in kernel} == {Source.KERNEL}
 
 

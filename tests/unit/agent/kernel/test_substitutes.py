@@ -97,3 +97,24 @@ def test_substitutes_fill_the_vector_and_the_masks_tell_them_apart(machine):
 def test_a_pressure_file_without_totals_is_refused(text):
     with pytest.raises(ValueError, match=r".+"):
         parse_pressure(text)
+
+
+def test_memory_events_are_summed_over_the_zones(machine):
+    assert substitutes.memory_events(machine) == (None, None)
+    (machine / "proc/vmstat").write_text("pgfault 9\nallocstall_dma 1\nallocstall_normal 2\noom_kill 4\n")
+    assert substitutes.memory_events(machine) == (3, 4)
+
+
+def test_traffic_is_that_of_all_interfaces_but_lo(machine):
+    row = "{}: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n"
+    text = "Inter-| Receive\n face |bytes\n" + row.format("    lo") + row.format("  eth0") + row.format(" wlan0")
+    (machine / "proc/net/dev").write_text(text)
+    assert substitutes.traffic(machine) == (6, 8, 2, 4)
+
+
+def test_the_machines_queue_is_summed_over_its_cpus(machine):
+    assert substitutes.machine_queue(machine) is None
+    (machine / "proc/schedstat").write_text(
+        "version 15\ncpu0 0 0 0 0 0 0 7 3000 2\ndomain0 1\ncpu1 0 0 0 0 0 0 7 1000 2\n"
+    )
+    assert substitutes.machine_queue(machine) == substitutes.Mean(4.0, 4)
