@@ -210,6 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _COMMANDS[arguments.command](arguments, wanted)
     except PolicyError as error:
         print(f"fedge-bpf {arguments.command}: {error}", file=sys.stderr)  # noqa: T201 - the output
+        if arguments.command == "attach" and arguments.enrolment is not None:
+            return _attach(arguments, policy_change.nothing_allowed(arguments))
         return EXIT_CONFIG
     except ResolverError as error:
         print(f"fedge-bpf {arguments.command}: {error}", file=sys.stderr)  # noqa: T201 - the output

@@ -71,6 +71,17 @@ def wanted_by(arguments: argparse.Namespace) -> Wanted:
     return Wanted(mode, policy, settings.cgroup, endpoints, place, tuple(resolver.warnings))
 
 
+def nothing_allowed(arguments: argparse.Namespace) -> Wanted:
+    """For a unit whose policy cannot be used: its daemon starts, can reach nobody, and says itself what is wrong.
+
+    A start that fails would be tried again and again; the daemon's own refusal is final until somebody acts.
+    """
+    arguments.pin_dir = arguments.pin_dir or attaching.DEFAULT_PIN_DIR
+    arguments.budget_file = arguments.budget_file or budget.DEFAULT_DIRECTORY / f"{arguments.pin_dir.name}.budget"
+    closed = NetworkPolicy((), None, audit=False, daily_budget_bytes=None)
+    return Wanted("prefer", closed, None, (), None, ("nothing is allowed until this is mended",))
+
+
 def _enrolment_rules(state_dir: Path | None) -> tuple[str, ...]:
     if state_dir is None:
         return ()
