@@ -120,7 +120,7 @@ def load(path: Path) -> Config:
     text = _read(path)
     try:
         plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
     marks = plain.pop("admission", {})
     found = [_located(path, text, fault) for fault in faults(plain, File)] or _rule_faults(path, text, plain)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedge_agent import control
 from fedge_agent.admission.controller import AdmissionController, SystemClock
+from fedge_agent.admission.judgement import Reason as AdmissionReason
 from fedge_agent.admission.machine import Decision
 from fedge_agent.admission.signals import SignalSampler
 from fedge_agent.admission.worker_control import Limits, WorkerControl
@@ -206,11 +207,14 @@ class _Daemon:
 
     def _pause(self, admission: AdmissionController) -> dict[str, Any]:
         self._pause_file.touch(mode=0o600)
-        return {"admission": admission.freeze().text}
+        protected = admission.freeze().reason is AdmissionReason.PROTECTED
+        when = "when the present round has ended" if protected else "now"
+        return {"admission": f"paused {when}, until fedge-agent resume"}
 
     def _resume(self, admission: AdmissionController) -> dict[str, Any]:
         self._pause_file.unlink(missing_ok=True)
-        return {"admission": admission.thaw().text}
+        admission.thaw()
+        return {"admission": "not paused any more; training goes on when the device is quiet"}
 
     async def _leave(self, client: FederationClient) -> None:
         """Finish the short exchanges if they are under way, else leave the round, and say goodbye."""

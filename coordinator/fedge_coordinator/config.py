@@ -93,7 +93,7 @@ def load(path: Path) -> Config:
         if len(content) > _MAX_BYTES:
             raise ConfigError(f"{path}: more than {_MAX_BYTES} bytes")
         plain = tomllib.loads(content.decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
     found = faults(plain, Config)
     if found:

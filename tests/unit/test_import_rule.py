@@ -34,7 +34,10 @@ INPUT_OUTPUT = {
     "queue", "selectors", "shutil", "signal", "smtplib", "socket", "socketserver", "sqlite3", "ssl", "subprocess",
     "tempfile", "threading", "urllib", "webbrowser", "xmlrpc",
 }  # fmt: skip
-HEAVY = {"numpy", "tflite_runtime", "ai_edge_litert", "eth_account", "pyroute2", "bcc", "matplotlib", "yaml"}
+HEAVY = {
+    "numpy", "tflite_runtime", "ai_edge_litert", "eth_account", "pyroute2", "bcc", "matplotlib", "yaml",
+    "httpx", "sqlalchemy", "click", "rich",
+}  # fmt: skip
 IDLE_MODULES = ("fedge_agent.daemon", "fedge_agent.cli", "fedge_agent.kernel.loader")
 
 
