@@ -1,5 +1,6 @@
 """`agent.toml`: what the owner of the device decides. Read once, checked whole, frozen."""
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from fedge_agent.admission.policy import AdmissionPolicy, PolicyValueError
+from fedge_agent.admission.policy import AdmissionPolicy, Places, PolicyValueError
 from fedge_agent.federation.consent import Consent
 from fedge_agent.kernel.allowlist import read_rule
 from fedge_agent.kernel.errors import PolicyError
@@ -146,7 +147,7 @@ def load(path: Path) -> Config:
         sources=file.sources,
         kernel=_with_ring(file),
         worker=file.worker,
-        admission=policy,
+        admission=dataclasses.replace(policy, places=Places(Path(file.state_dir), Path(file.kernel.pin_dir))),
     )
 
 

@@ -1,6 +1,7 @@
 """Runs the admission machine: samples, decides, freezes and thaws, and tells the daemon."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Protocol
 
 from fedge_agent.admission.judgement import Signals
 from fedge_agent.admission.machine import AdmissionMachine, Decision, State
+from fedge_agent.admission.owner import OwnerWatch
 from fedge_agent.admission.policy import AdmissionPolicy
 
 
@@ -67,6 +69,7 @@ class AdmissionController:
         publish: called with every new Decision, first of all by `seek`.
         probes: switches the kernel's scheduler probes (True while a job is wanted), e.g.
             `lambda on: reader.switch_scheduler_probes(on=on)`.
+        owner: judges the owner's limits; by default those of `policy` on this device.
     """
 
     def __init__(
@@ -77,12 +80,14 @@ class AdmissionController:
         *,
         publish: Callable[[Decision], None],
         probes: Callable[[bool], None] | None = None,
+        owner: OwnerWatch | None = None,
     ) -> None:
         self._signals = signals
         self._policy = policy
         self._clock = clock
         self._publish = publish
         self._probes = probes
+        self._owner = owner or OwnerWatch.of_device(policy)
         self._machine = AdmissionMachine(policy)
         self._worker: Freezable | None = None
         self._frozen = False
@@ -112,6 +117,7 @@ class AdmissionController:
     def seek(self) -> Decision:
         """A job asks for admission; watch for State.ADMITTED."""
         if not self._machine.wanted:
+            self._owner.forget()
             self._signals.restart()
             self._signals.sample(self._clock.monotonic_s())
             self._switch_probes(on=True)
@@ -127,6 +133,7 @@ class AdmissionController:
         decision = self._machine.start(self._clock.monotonic_s(), deadline_s)
         self._worker = worker
         self._signals.exclude(worker.pressure_dir)
+        self._owner.begin(worker)
         return self._apply(decision)
 
     def protect(self) -> Decision:
@@ -137,6 +144,8 @@ class AdmissionController:
         """The round is over or given up: nothing is wanted, nothing is frozen."""
         decision = self._machine.rest(self._clock.monotonic_s())
         self._set_frozen(wanted=False)
+        if self._worker is not None:
+            self._owner.end()
         self._worker = None
         self._signals.exclude(None)
         self._switch_probes(on=False)
@@ -154,6 +163,8 @@ class AdmissionController:
     def _window(self) -> None:
         now_s = self._clock.monotonic_s()
         signals = self._signals.sample(now_s)
+        if signals is not None:
+            signals = dataclasses.replace(signals, owner=self._owner.look(now_s))
         self._apply(self._machine.tick(now_s) if signals is None else self._machine.observe(signals, now_s))
 
     def _apply(self, decision: Decision) -> Decision:

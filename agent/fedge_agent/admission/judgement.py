@@ -22,29 +22,16 @@ class Reason(enum.Enum):
     ON_BATTERY = "on-battery"
     BATTERY_LOW = "battery-low"
     OWNER = "owner"  # fedge-agent pause
+    QUIET_HOURS = "quiet-hours"
+    DISK = "disk"
+    CPU_BUDGET = "cpu-budget"
+    BYTES_BUDGET = "bytes-budget"
+    ROUNDS_BUDGET = "rounds-budget"
+    METERED = "metered"
+    WIRELESS = "wireless"
+    LINK_UNKNOWN = "link-unknown"
     SIGNALS_MISSING = "signals-missing"
     DEADLINE = "deadline"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Signals:
-    """One window of the device. None is unknown, never zero.
-
-    Attributes:
-        run_queue_p95_us: wait for a CPU of tasks other than the trainer's; None also when too few waited to judge.
-        cpu_some: share 0 to 1 of the window in which tasks of others waited for a CPU; likewise memory and io.
-        temperature_c: hottest zone.
-        on_mains: None when the machine has no power supply to ask (then it is no battery device).
-        battery_percent: charge of the emptiest battery.
-    """
-
-    run_queue_p95_us: float | None = None
-    cpu_some: float | None = None
-    memory_some: float | None = None
-    io_some: float | None = None
-    temperature_c: float | None = None
-    on_mains: bool | None = None
-    battery_percent: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +47,29 @@ class Judgement:
     unquiet: tuple[Reason, str] | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signals:
+    """One window of the device. None is unknown, never zero.
+
+    Attributes:
+        run_queue_p95_us: wait for a CPU of tasks other than the trainer's; None also when too few waited to judge.
+        cpu_some: share 0 to 1 of the window in which tasks of others waited for a CPU; likewise memory and io.
+        temperature_c: hottest zone.
+        on_mains: None when the machine has no power supply to ask (then it is no battery device).
+        battery_percent: charge of the emptiest battery.
+        owner: what the owner's limits say, whatever the load.
+    """
+
+    run_queue_p95_us: float | None = None
+    cpu_some: float | None = None
+    memory_some: float | None = None
+    io_some: float | None = None
+    temperature_c: float | None = None
+    on_mains: bool | None = None
+    battery_percent: float | None = None
+    owner: Judgement = Judgement(None, None)
+
+
 def judge(signals: Signals, policy: AdmissionPolicy) -> Judgement:
     """Compares every known signal with its marks; no CPU signal at all counts as too much, for we cannot see harm."""
     over = unquiet = None
@@ -73,8 +83,9 @@ def judge(signals: Signals, policy: AdmissionPolicy) -> Judgement:
     if signals.run_queue_p95_us is None and signals.cpu_some is None:
         over = over or (Reason.SIGNALS_MISSING, "neither run-queue latency nor CPU pressure can be read")
     power = _power(signals, policy)
-    over = over or power.over
-    return Judgement(over, over or unquiet or power.unquiet)
+    # The owner's word comes first: it is the reason that a person can change.
+    over = signals.owner.over or over or power.over
+    return Judgement(over, over or signals.owner.unquiet or unquiet or power.unquiet)
 
 
 def _levels(signals: Signals, policy: AdmissionPolicy) -> tuple[tuple[Reason, str, float | None, Mark, str], ...]:

@@ -2,7 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
+
+from fedge_agent.admission.hours import QuietHours
 
 
 class PolicyValueError(ValueError):
@@ -27,6 +30,19 @@ class Mark:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Places:
+    """Where the policy's facts are found; None: nowhere, what depends on it is not judged.
+
+    Attributes:
+        state_dir: the day's use is kept here, and the disk is this one's.
+        pin_dir: the kernel counts the agent's bytes here.
+    """
+
+    state_dir: Path | None = None
+    pin_dir: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class AdmissionPolicy:
     """When to train, pause and resume.
 
@@ -38,11 +54,19 @@ class AdmissionPolicy:
         temperature_c: the hottest thermal zone.
         battery_percent: on battery, pause under `low` and be quiet from `high`.
         require_mains: on battery, never train.
+        quiet_hours: never train in these hours of local time.
+        disk_free_mib: pause when less than `low` is free in the state directory, be quiet from `high`.
+        allow_metered: train while the default link is metered (a modem's).
+        allow_wireless: train while the default link is wireless.
+        cpu_seconds_a_day: most CPU time of training in a day (UTC); 0: no limit.
+        mib_a_day: most bytes of the agent, both ways, in a day; 0: no limit. Needs the kernel programs to count.
+        rounds_a_day: most rounds that begin to train in a day; 0: no limit.
         window_s: length of a sampling window while admitted, running or paused.
         consider_every_s: length of a window while a job waits for admission.
         enter_after_s: quiet for so long before a job is admitted.
         pause_after_windows: over a high mark in so many windows in a row: pause.
         resume_after_windows: quiet in so many windows in a row: resume.
+        places: not a setting of the table.
     """
 
     run_queue_p95_us: Mark = Mark(1000.0, 2000.0)
@@ -52,11 +76,19 @@ class AdmissionPolicy:
     temperature_c: Mark = Mark(70.0, 80.0)
     battery_percent: Mark = Mark(30.0, 40.0)
     require_mains: bool = False
+    quiet_hours: tuple[QuietHours, ...] = ()
+    disk_free_mib: Mark = Mark(32.0, 64.0)
+    allow_metered: bool = False
+    allow_wireless: bool = True
+    cpu_seconds_a_day: int = 0
+    mib_a_day: int = 0
+    rounds_a_day: int = 0
     window_s: float = 0.2
     consider_every_s: float = 1.0
     enter_after_s: float = 2.0
     pause_after_windows: int = 2
     resume_after_windows: int = 10
+    places: Places = Places()
 
     def __post_init__(self) -> None:
         """Checks the times and counts.
@@ -76,7 +108,7 @@ class AdmissionPolicy:
         Raises:
             PolicyValueError: unknown name, wrong type or value out of range.
         """
-        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        known = {field.name: field.default for field in dataclasses.fields(cls) if field.name != "places"}
         values: dict[str, object] = {}
         for name, value in table.items():
             if name not in known:
@@ -86,6 +118,9 @@ class AdmissionPolicy:
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
+    ("cpu_seconds_a_day", 0, 86_400 * 1024),
+    ("mib_a_day", 0, 1 << 30),
+    ("rounds_a_day", 0, 1_000_000),
     ("window_s", 0.01, 10.0),
     ("consider_every_s", 0.01, 60.0),
     ("enter_after_s", 0.0, 3600.0),
@@ -102,6 +137,8 @@ def _decode(name: str, value: object, default: object) -> object:
             return Mark(_number(name, value[0]), _number(name, value[1]))
         except PolicyValueError as error:
             raise PolicyValueError(f"{name}: {error}") from error
+    if isinstance(default, tuple):
+        return _decode_hours(name, value)
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise PolicyValueError(f"{name} = {value!r}: true or false is needed")
@@ -112,6 +149,15 @@ def _decode(name: str, value: object, default: object) -> object:
             raise PolicyValueError(f"{name} = {value!r}: a whole number is needed")
         return int(number)
     return number
+
+
+def _decode_hours(name: str, value: object) -> tuple[QuietHours, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise PolicyValueError(f'{name} = {value!r}: a list such as ["08:00-18:30"] is needed')
+    try:
+        return tuple(QuietHours.parse(item) for item in value)
+    except ValueError as error:
+        raise PolicyValueError(f"{name}: {error}") from error
 
 
 def _number(name: str, value: object) -> float:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 _LEAST_NICE = 19  # the run-queue probe leaves nice-19 tasks out: they wait by design
 _PERIOD_US = 100_000
+_US_PER_S = 1e6
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CONTROLLERS = ("cpu", "memory")
 
 
@@ -148,6 +150,16 @@ class WorkerControl:
         """Where the worker's own PSI files are, if anywhere."""
         return self.cgroup if self.cgroup is not None and (self.cgroup / "cpu.pressure").exists() else None
 
+    def cpu_seconds(self) -> float | None:
+        """CPU time of the worker and what it started; None where it cannot be told (any more)."""
+        try:
+            if self.cgroup is not None:
+                lines = (self.cgroup / "cpu.stat").read_text(encoding="ascii").splitlines()
+                return next(int(line.split()[1]) for line in lines if line.startswith("usage_usec")) / _US_PER_S
+            return sum(_process_seconds(pid) for pid in self._pidfds)
+        except (OSError, ValueError, StopIteration):
+            return None
+
     def kill(self) -> None:
         """Ends the worker and everything it started."""
         if self.cgroup is not None and (self.cgroup / "cgroup.kill").exists():
@@ -186,3 +198,8 @@ class WorkerControl:
         item = Degradation(means, reason, instead)
         if item not in self.degraded:
             self.degraded = (*self.degraded, item)
+
+
+def _process_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:13]) / _TICKS_PER_S  # utime and stime: proc(5)

@@ -22,7 +22,7 @@ _DAY_S = 86_400
 _MAX_FILE_BYTES = 4096
 _VERSION = 1
 # 2025-01-01: a clock before this has not been set since the device booted without a battery.
-_EARLIEST_DAY = 20_089
+EARLIEST_DAY = 20_089
 
 
 def today(now_s: float | None = None) -> int:
@@ -38,7 +38,7 @@ def carried(prior: Budget | None, limit_bytes: int, day: int) -> Budget:
     if prior is None or day > prior.day:
         return Budget(limit_bytes, limit_bytes, day)
     left = min(prior.left_bytes + limit_bytes - prior.limit_bytes, limit_bytes)
-    return Budget(left, limit_bytes, day if day >= _EARLIEST_DAY else prior.day)
+    return Budget(left, limit_bytes, day if day >= EARLIEST_DAY else prior.day)
 
 
 def read_file(path: Path) -> Budget | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-_METERED_PREFIXES: Final = ("wwan", "ppp", "rmnet", "cdc", "usb")
+METERED_PREFIXES: Final = ("wwan", "ppp", "rmnet", "cdc", "usb")
 _TIMEOUT_S: Final = 10.0
 _FAMILIES: Final = {2: "ipv4", 10: "ipv6"}
 
@@ -76,7 +76,7 @@ def _route(name: str, family: int, route: Any, root: Path) -> Route:
         family=_FAMILIES[family],
         metric=route.get_attr("RTA_PRIORITY") or 0,
         wireless=(root / "sys/class/net" / name / "wireless").exists(),
-        metered=name.startswith(_METERED_PREFIXES),
+        metered=name.startswith(METERED_PREFIXES),
     )
 
 

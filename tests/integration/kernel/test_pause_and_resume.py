@@ -22,7 +22,9 @@ from fedge_agent.kernel.cgroup import cgroup2_mount
 from fedge_agent.kernel.pressure import Resource
 
 BUSY = "while True: pass"
-QUICK = AdmissionPolicy(window_s=0.05, consider_every_s=0.05, enter_after_s=0.2, resume_after_windows=3)
+QUICK = AdmissionPolicy(
+    window_s=0.05, consider_every_s=0.05, enter_after_s=0.2, resume_after_windows=3, allow_metered=True
+)
 
 
 @pytest.fixture
@@ -217,6 +219,24 @@ def test_an_adopted_worker_runs_at_idle_priority_and_nice_19(cgroup, busy):
     assert os.sched_getscheduler(worker.pid) == os.SCHED_IDLE
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) == 19
     assert str(worker.pid) in (cgroup / "worker" / "cgroup.procs").read_text().split()
+    control.kill()
+    worker.wait(timeout=10)
+    control.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_the_cpu_time_of_a_worker_is_told_with_and_without_a_cgroup(cgroup, busy, guarded):
+    control = WorkerControl(cgroup if guarded else None)
+    control.prepare()
+    worker = busy()
+    control.adopt(worker.pid)
+    deadline = time.monotonic() + 60
+    while (control.cpu_seconds() or 0.0) < 0.2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    told, ticks = control.cpu_seconds(), cpu_ticks(worker.pid)
+    assert told is not None
+    assert told <= ticks / os.sysconf("SC_CLK_TCK") + 0.1
     control.kill()
     worker.wait(timeout=10)
     control.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 
 import pytest
 
@@ -10,7 +11,7 @@ from fedge_agent.admission.judgement import Reason, Signals
 from fedge_agent.admission.machine import Decision, NotAdmittedError, State
 from fedge_agent.admission.policy import AdmissionPolicy
 
-POLICY = AdmissionPolicy()
+POLICY = AdmissionPolicy(allow_metered=True)  # whatever link the machine has
 QUIET, LOUD = Signals(cpu_some=0.0), Signals(cpu_some=0.9)
 
 
@@ -68,12 +69,12 @@ class Worker:
 
 
 class Bench:
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path, policy=POLICY):
         self.clock, self.signals, self.worker = TurnedClock(), GivenSignals(), Worker(tmp_path)
         self.decisions: list[Decision] = []
         self.probes: list[bool] = []
         self.controller = AdmissionController(
-            self.signals, POLICY, self.clock, publish=self.decisions.append, probes=self.probes.append
+            self.signals, policy, self.clock, publish=self.decisions.append, probes=self.probes.append
         )
 
     async def admit(self):
@@ -168,6 +169,25 @@ async def test_a_second_job_is_admitted_after_an_aborted_one(bench):
     bench.controller.seek()
     await bench.clock.turn(4)
     assert [decision.state for decision in bench.decisions][-1] is State.ADMITTED
+
+
+async def test_the_owners_rounds_of_a_day_keep_the_next_job_waiting_with_the_reason(tmp_path):
+    policy = dataclasses.replace(POLICY, rounds_a_day=1)
+    bench = Bench(tmp_path, policy)
+    task = asyncio.create_task(bench.controller.run())
+    await bench.admit()
+    bench.controller.start(bench.worker, 1000.0)
+    await bench.clock.turn(40)
+    assert bench.decisions[-1].state is State.RUNNING
+    bench.controller.finish()
+    bench.controller.seek()
+    await bench.clock.turn(6)
+    waiting = bench.decisions[-1]
+    assert (waiting.state, waiting.reason) == (State.IDLE, Reason.ROUNDS_BUDGET)
+    assert "1 of 1 rounds of today are used" in waiting.text
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_a_worker_is_not_taken_before_admission(bench):
