@@ -88,7 +88,7 @@ class AdmissionPolicy:
     enter_after_s: float = 2.0
     pause_after_windows: int = 2
     resume_after_windows: int = 10
-    places: Places = Places()
+    places: Places = dataclasses.field(default=Places(), compare=False)
 
     def __post_init__(self) -> None:
         """Checks the times and counts.

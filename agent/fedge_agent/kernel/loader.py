@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     attach.add_argument("--reader-gid", type=int, help="telemetry is readable by this group")
     attach.add_argument("--object-dir", type=Path, help="where the .bpf.o files are [installed, else bpf/build]")
     attach.add_argument("--compiler", choices=[c.value for c in Compiler], default="auto", help="[%(default)s]")
-    refresh = commands.add_parser("refresh", parents=[common], help="resolve names again, put the policy in force")
+    refresh = commands.add_parser(
+        "refresh", parents=[common], help="resolve names again, put the policy in force, save"
+    )
     for command in (attach, refresh):
         command.add_argument(
             "--allow",
@@ -162,6 +164,7 @@ def _refresh(arguments: argparse.Namespace, wanted: policy_change.Wanted) -> int
     capabilities.keep_only(Capability)
     policy_change.put_in_force(wanted, arguments.pin_dir)
     policy_change.publish(wanted)
+    budget.save(arguments.pin_dir, arguments.budget_file, budget.today())
     allowed = [str(a) for a in wanted.policy.allow] if wanted.policy is not None else []
     _print(arguments, {"allowed": allowed}, f"{len(allowed)} entries are allowed")
     return 0

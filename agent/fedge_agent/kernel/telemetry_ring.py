@@ -95,6 +95,9 @@ class TelemetryRing:
     def _continue(self) -> int:
         header = HEADER.pack(MAGIC, VECTOR_VERSION, len(FEATURES), RECORD.size, self.capacity)
         if os.pread(self._file, HEADER.size, 0) == header:
+            most = HEADER.size + self.capacity * RECORD.size
+            if os.fstat(self._file).st_size > most:
+                os.ftruncate(self._file, most)
             newest = max((window.number for window in _windows(self._file, self.capacity)), default=0)
             return newest + 1
         os.ftruncate(self._file, 0)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedge_agent.admission.hours import QuietHours
@@ -249,6 +249,7 @@ def test_the_owners_reason_comes_before_the_loads():
     assert (judgement.over, unquiet(judgement)) == (None, Reason.ROUNDS_BUDGET)
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(st.lists(st.tuples(st.integers(20_100, 20_110), st.floats(0, 100), st.integers(0, 1000))))
 def test_a_day_never_loses_what_it_used_unless_a_later_day_begins(tmp_path_factory, uses):
     path = tmp_path_factory.mktemp("ledger") / "ledger.json"

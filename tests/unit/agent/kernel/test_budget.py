@@ -2,7 +2,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedge_agent.kernel.budget import carried, read_file, today, write_file
@@ -50,6 +50,7 @@ def test_what_is_left_never_exceeds_the_limit_and_never_grows_within_a_day(prior
         assert now.left_bytes <= max(prior.left_bytes, prior.left_bytes + limit - prior.limit_bytes)
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(budgets)
 def test_a_saved_budget_is_read_back(tmp_path_factory, budget):
     path = tmp_path_factory.mktemp("budget") / "deep" / "fedge.budget"

@@ -56,7 +56,7 @@ def test_a_ring_goes_on_where_it_ended(tmp_path):
     assert numbers(path) == [5, 6, 7]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)  # it waits for the disk
 @given(written=st.integers(0, 12), cut=st.integers(0, room_for(5)), garbage=st.binary(max_size=64))
 def test_whatever_a_power_cut_leaves_whole_windows_are_read_and_writing_goes_on(
     tmp_path_factory, written, cut, garbage
