@@ -1,7 +1,8 @@
 """The addresses that the refresher resolved and allowed: the only ones the daemon connects to.
 
-The file (`/run/fedge/endpoints`, JSON, root's) is written by `fedge-bpf attach` and `refresh` after the kernel allows
-what stands in it. Its directory may belong to the daemon, so the refresher believes an older file only if it is root's.
+The file (`/run/fedge-bpf/endpoints`, JSON) is written by `fedge-bpf attach` and `refresh` after the kernel allows what
+stands in it. It lies in a directory of root's: the loader has no capability that would let it write into the daemon's,
+and the daemon must not be able to put another file in its place. An older file is believed only if it is root's own.
 """
 
 import contextlib

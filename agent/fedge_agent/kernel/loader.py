@@ -146,7 +146,7 @@ def _attach(arguments: argparse.Namespace, wanted: policy_change.Wanted) -> int:
     load_ms = round((time.perf_counter() - begin_s) * 1000, 1)
     capabilities.keep_only(())
     if wanted.policy is not None and enforced(programs):
-        policy_change.publish(wanted)
+        policy_change.publish(wanted, lambda text: _warn(arguments, text))
     # the unit binds the pins into its own mount namespace, where nothing is in the way
     closed = attaching.closed_parent(arguments.pin_dir) if gid is not None and arguments.enrolment is None else None
     if closed is not None:
@@ -163,7 +163,7 @@ def _refresh(arguments: argparse.Namespace, wanted: policy_change.Wanted) -> int
         _warn(arguments, text)
     capabilities.keep_only(Capability)
     policy_change.put_in_force(wanted, arguments.pin_dir)
-    policy_change.publish(wanted)
+    policy_change.publish(wanted, lambda text: _warn(arguments, text))
     budget.save(arguments.pin_dir, arguments.budget_file, budget.today())
     allowed = [str(a) for a in wanted.policy.allow] if wanted.policy is not None else []
     _print(arguments, {"allowed": allowed}, f"{len(allowed)} entries are allowed")

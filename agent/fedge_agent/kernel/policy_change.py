@@ -152,7 +152,10 @@ def put_in_force(wanted: Wanted, pin_dir: Path) -> None:
             os.close(descriptor)
 
 
-def publish(wanted: Wanted) -> None:
-    """Tells the daemon where it may connect, once the kernel allows it."""
+def publish(wanted: Wanted, warn: Callable[[str], None]) -> None:
+    """Tells the daemon where it may connect, once the kernel allows it; what is in force does not hang on it."""
     if wanted.endpoints_file is not None:
-        write_endpoints(wanted.endpoints_file, wanted.endpoints)
+        try:
+            write_endpoints(wanted.endpoints_file, wanted.endpoints)
+        except OSError as error:
+            warn(f"{wanted.endpoints_file} cannot be written ({error.strerror}); its directory must be root's")

@@ -110,7 +110,7 @@ def read_config(path: Path) -> KernelSettings:
         rate_bytes_per_s=None if rate is None else rate * _KIB,
         daily_budget_bytes=None if limit is None else limit * _MIB,
         address_expiry_s=found.number("address_expiry_s", 604_800),
-        endpoints=Path(str(runtime)) / "endpoints",
+        endpoints=Path(f"{runtime}-bpf") / "endpoints",
         pin_dir=None if pins is None else Path(str(pins)),
         cgroup=None if unit is None else Path(str(unit)),
     )

@@ -42,7 +42,7 @@ def test_a_host_name_is_resolved_allowed_and_published(fedge_bpf, cgroup, client
     path = config(f"localhost:{port_of(server)}/tcp")
     fedge_bpf("attach", "--cgroup", str(cgroup), "--config", path)
     assert client(cgroup).ask("tcp", "127.0.0.1", port_of(server)) == "ok"
-    (found,) = read_endpoints(tmp_path / "run" / "endpoints", owner_uid=os.geteuid())
+    (found,) = read_endpoints(tmp_path / "run-bpf" / "endpoints", owner_uid=os.geteuid())
     assert (found.host, found.port, found.protocol) == ("localhost", port_of(server), "tcp")
     assert "127.0.0.1" in [str(address) for address, until in found.addresses if until is not None]
 
@@ -75,7 +75,7 @@ def test_a_bad_rule_is_refused_with_file_and_line_and_the_old_policy_stays(
 ):
     good = f"127.0.0.1:{port_of(server)}/tcp"
     fedge_bpf("attach", "--cgroup", str(cgroup), "--config", config(good))
-    published = (tmp_path / "run" / "endpoints").read_text()
+    published = (tmp_path / "run-bpf" / "endpoints").read_text()
     files = tmp_path / "nsswitch.conf"
     files.write_text("hosts: files\n")  # so that an unknown name is unknown, whatever resolver this machine has
     more = ("--cgroup", str(cgroup)) if command == "attach" else ()
@@ -86,7 +86,7 @@ def test_a_bad_rule_is_refused_with_file_and_line_and_the_old_policy_stays(
     assert words in done.stderr
     assert client(cgroup).ask("tcp", "127.0.0.1", port_of(server)) == "ok"
     assert client(cgroup).ask("tcp", "127.0.0.1", 9) == "EPERM"
-    assert (tmp_path / "run" / "endpoints").read_text() == published
+    assert (tmp_path / "run-bpf" / "endpoints").read_text() == published
 
 
 def test_audit_mode_refuses_nothing_and_tells_what_it_would_have_refused(fedge_bpf, cgroup, client, server, pin_dir):
@@ -232,3 +232,17 @@ def test_a_connection_is_paced_without_a_drop(fedge_bpf, cgroup, client, server,
         assert sum(reader.srtt()) > 0
     assert totals[Counter.PACED] == 1
     assert totals[Counter.PACE_FAILED] == totals[Counter.DENIED_EGRESS] == totals[Counter.DENIED_BUDGET] == 0
+
+
+def test_the_loader_writes_beside_the_daemons_directory_without_a_capability_to_override(
+    fedge_bpf, cgroup, server, config, tmp_path
+):
+    """As under systemd: the runtime directory is the daemon's own, and the loader keeps five capabilities."""
+    (tmp_path / "run").mkdir()
+    os.chown(tmp_path / "run", 65534, 65534)
+    path = config(f"127.0.0.1:{port_of(server)}/tcp")
+    assert fedge_bpf("attach", "--cgroup", str(cgroup), "--config", path).stderr == ""
+    assert fedge_bpf("refresh", "--config", path).stderr == ""
+    assert len(read_endpoints(tmp_path / "run-bpf" / "endpoints", owner_uid=os.geteuid())) == 1
+    into_daemons = ("--endpoints", str(tmp_path / "run" / "endpoints"))
+    assert "its directory must be root's" in fedge_bpf("refresh", "--config", path, *into_daemons).stderr

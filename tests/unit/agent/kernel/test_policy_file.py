@@ -37,7 +37,7 @@ def test_the_kernel_table_is_read(config):
     found = read_config(config(CONFIG))
     assert (found.mode, found.rate_bytes_per_s, found.daily_budget_bytes) == ("audit", 512 * 1024, 20 * 1024 * 1024)
     assert [rule.text for rule in found.rules] == ["broker.example:8883/tcp", "192.0.2.0/24:53/udp"]
-    assert str(found.endpoints) == "/run/other/endpoints"
+    assert str(found.endpoints) == "/run/other-bpf/endpoints"
 
 
 def test_a_file_without_the_table_has_all_defaults(config):
