@@ -3,6 +3,7 @@
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +67,14 @@ class Eavesdropper:
                 found.setdefault(place.kind, set()).add(message.payload)
         return found
 
-    def wait_for(self, topic: str, *, since: int = 0) -> Seen:
-        """The first message on a topic after the first `since` messages."""
+    def wait_for(self, topic: str, wanted: Callable[[bytes], bool] = bool, *, since: int = 0) -> bytes:
+        """The first wanted message on a topic after the first `since` messages."""
         deadline_s = time.monotonic() + _TIMEOUT_S
         with self._changed:
             while True:
                 for message in self.seen[since:]:
-                    if message.topic == topic:
-                        return message
+                    if message.topic == topic and wanted(message.payload):
+                        return message.payload
                 since = len(self.seen)
                 assert time.monotonic() < deadline_s, f"nothing on {topic}"
                 self._changed.wait(1)

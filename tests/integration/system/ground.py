@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import socket
+import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +24,7 @@ SOURCE = "watch"
 FEATURES, CLASSES = 4, 3
 EAVESDROPPER = "eavesdropper"
 _SAMPLES = 40
+_MQTT_PING = b"\xc0\x00"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,19 @@ class Ground:
         child = self.children.start("mosquitto", [mosquitto, "-c", str(self.broker / "mosquitto.conf")])
         wait_until(lambda: accepts(self.broker_port), "Mosquitto", timeout_s=30, child=child)
         return child
+
+    def knock(self, who: Credentials) -> str:
+        """Show a certificate to the broker: `admitted` or `refused`. By TLS 1.3 the verdict follows the handshake."""
+        context = ssl.create_default_context(cafile=str(who.ca))
+        context.load_cert_chain(who.cert, who.key)
+        with socket.create_connection(("127.0.0.1", self.broker_port), timeout=30) as plain:
+            try:
+                with context.wrap_socket(plain, server_hostname="127.0.0.1") as guarded:
+                    guarded.settimeout(30)
+                    guarded.sendall(_MQTT_PING)
+                    return "admitted" if guarded.recv(1) else "closed"
+            except ssl.SSLError:
+                return "refused"
 
     def forget_sessions(self) -> None:
         """What the broker saved of sessions, queues and retained messages is gone."""

@@ -178,7 +178,9 @@ class LivingFleet:
         """Start it again; `instead` is another program that runs the coordinator."""
         assert not self.coordinator.running
         self.coordinator = self._start_coordinator(*instead)
-        self._expected_death.clear()
+        if not instead:
+            self._expected_death.clear()
+            self.wait_until(lambda: bool(self.api("/v1/devices")), "the coordinator answers")
 
     def wait_for_death(self) -> None:
         """Until a coordinator that kills itself has done so."""
@@ -191,6 +193,10 @@ class LivingFleet:
             return api.get(path)
         finally:
             api.close()
+
+    def database(self) -> "closing[sqlite3.Connection]":
+        """The coordinator's memory, to be broken while it does not run."""
+        return closing(sqlite3.connect(self.state / "coordinator.db", timeout=20, isolation_level=None))
 
     def metrics(self) -> dict[str, float]:
         """Samples of /metrics by name with labels."""
