@@ -251,7 +251,10 @@ class Hub:
 
     def _answer(self, message: Message, body: Shares | Masked | Survivor | Unmask) -> None:
         if any(runner.has_ended(body.context) for runner in self.runners.values()):
-            self._acknowledge(message)  # the round did without it
+            if message.kind not in {Up.SURVIVOR, Up.UNMASK}:  # of these a threshold is enough, the rest is always late
+                error = RefusedError(Reason.OUT_OF_PHASE, "its round has ended")
+                self._refused(message.sender.device, message.kind, error)
+            self._acknowledge(message)  # nobody waits for it, so let it not come again
             return
         runner = self._runner_for(body.context)
         if isinstance(body, Masked):
@@ -307,6 +310,8 @@ class Hub:
             Event("device-online" if body.online else "device-offline", self._clock_ms(), {"device": device})
         )
         for runner in self.runners.values():
+            if body.online:
+                runner.device_is_back(device)
             runner.consider_closing()
 
     def _acknowledge(self, message: Message, *, refused: Reason | None = None) -> None:

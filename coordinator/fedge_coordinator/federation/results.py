@@ -33,7 +33,7 @@ class Results:
     @property
     def waiting(self) -> bool:
         """Whether anybody is still to be told."""
-        return bool(self._waiting)
+        return any(entry.tries < _TRIES for entry in self._waiting.values())
 
     def announce(self, plan: RoundPlan, outcome: RoundSummed, weights: BlobRef) -> None:
         """Tell every seated device how the round ended for it."""
@@ -53,7 +53,7 @@ class Results:
             for flag in (True, False)
         }
         now_ms = self._clock_ms()
-        self._waiting = {device: _Waiting(bodies[device in included], 0, now_ms) for device in included | left_out}
+        self._waiting |= {device: _Waiting(bodies[device in included], 0, now_ms) for device in included | left_out}
         self.resend(now_ms)
 
     def acknowledged(self, device: str, sha256: bytes) -> None:
@@ -62,14 +62,19 @@ class Results:
         if entry is not None and entry.sha256 == sha256:
             del self._waiting[device]
 
+    def again(self, device: str) -> None:
+        """This device was away and is back: it has all its chances anew."""
+        entry = self._waiting.get(device)
+        if entry is not None:
+            entry.tries, entry.due_ms = 0, self._clock_ms()
+
     def resend(self, now_ms: int) -> int:
         """Send what is due; returns when to call again, in Unix milliseconds."""
         next_ms = now_ms + _LATER_MS
-        for device, entry in list(self._waiting.items()):
+        for device, entry in self._waiting.items():
+            if entry.tries >= _TRIES:
+                continue
             if entry.due_ms <= now_ms:
-                if entry.tries >= _TRIES:
-                    del self._waiting[device]
-                    continue
                 entry.sha256 = self._post.send(device, Down.RESULT, entry.body)
                 entry.due_ms = now_ms + _FIRST_MS * 2**entry.tries
                 entry.tries += 1

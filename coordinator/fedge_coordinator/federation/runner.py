@@ -151,6 +151,13 @@ class JobRunner:
         self._results.acknowledged(device, sha256)
         self._wake.set()
 
+    def device_is_back(self, device: str) -> None:
+        """A device was born again: what it was asked before may have been lost on the way, so ask at once."""
+        for key in [key for key in self._sent if key[0] == device]:
+            del self._sent[key]
+        self._results.again(device)
+        self._wake.set()
+
     async def reconnected(self, *, forgotten: bool) -> None:
         """There was no connection: nobody is late for that. Ask again what is unanswered.
 
