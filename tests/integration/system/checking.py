@@ -3,7 +3,7 @@
 import hashlib
 
 import numpy as np
-from tests.integration.system.living_fleet import Device, LivingFleet
+from tests.integration.system.living_fleet import LivingFleet
 
 from fedge_coordinator.aggregation.combine import aggregate_bytes, mean_update
 from fedge_coordinator.aggregation.strategies import apply_mean
@@ -49,12 +49,10 @@ def check_weights_follow_from_the_published_vectors(fleet: LivingFleet, job: str
     return participants
 
 
-def check_nothing_was_signed_twice(fleet: LivingFleet, devices: list[Device] | None = None) -> None:
+def check_nothing_was_signed_twice(fleet: LivingFleet) -> None:
     """What the broker saw of a device is what the device had stored before, at most one body a kind, round, attempt."""
-    for device in devices or fleet.devices:
-        with device.database() as database:
-            rows = database.execute("SELECT kind, message FROM signed").fetchall()
-        stored = {(kind, bytes(message)) for kind, message in rows}
+    for device in fleet.devices:
+        stored = device.signed()
         for kind, messages in fleet.eavesdropper.said(device.name).items():
             if kind in _ONCE:
                 assert {(kind, message) for message in messages} <= stored, (device.number, kind)

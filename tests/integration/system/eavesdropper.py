@@ -38,6 +38,7 @@ class Eavesdropper:
         assert ground.eavesdropper is not None
         who = ground.eavesdropper
         self.seen: list[Seen] = []
+        self._invented: set[Seen] = set()
         self._subscribed = threading.Event()
         self._changed = threading.Condition()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=who.name, protocol=mqtt.MQTTv5)
@@ -56,6 +57,8 @@ class Eavesdropper:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish as the broker could; returns when it is on its way."""
+        if Seen(topic, payload) not in self.seen:
+            self._invented.add(Seen(topic, payload))
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(_TIMEOUT_S)
 
     def said(self, device: str) -> dict[str, set[bytes]]:
@@ -63,7 +66,8 @@ class Eavesdropper:
         found: dict[str, set[bytes]] = {}
         for message in list(self.seen):
             place = topics.parse(message.topic)
-            if isinstance(place, topics.UpTopic) and place.device == device:
+            own = message not in self._invented
+            if own and isinstance(place, topics.UpTopic) and place.device == device:
                 found.setdefault(place.kind, set()).add(message.payload)
         return found
 

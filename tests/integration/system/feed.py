@@ -29,8 +29,13 @@ class Feed:
         self._thread.start()
 
     def set_trap(self, predicate: Predicate, spring: Callable[[Event], None]) -> None:
-        """Call `spring` once, with the first event from now on that `predicate` wants."""
-        self._trap = (predicate, spring)
+        """Call `spring` once, with the first event that `predicate` wants, which may have come already."""
+        with self._changed:
+            for event in self.events:
+                if predicate(event):
+                    spring(event)
+                    return
+            self._trap = (predicate, spring)
 
     def wait_for(self, predicate: Predicate, what: str, *, timeout_s: float = 90.0) -> Event:
         """The first event that `predicate` wants."""
@@ -76,9 +81,9 @@ class Feed:
                     continue  # only to see whether we are closed
 
     def _take(self, event: Event) -> None:
-        if self._trap is not None and self._trap[0](event):
-            spring, self._trap = self._trap[1], None
-            spring(event)
         with self._changed:
+            if self._trap is not None and self._trap[0](event):
+                spring, self._trap = self._trap[1], None
+                spring(event)
             self.events.append(event)
             self._changed.notify_all()

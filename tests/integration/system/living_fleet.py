@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,17 @@ consider_every_s = 0.05
 
 @dataclass
 class Device:
-    """One device; `home` is its state directory."""
+    """One device."""
 
     number: int
     name: str
     folder: Path
     child: Child | None = None
+    forgotten: set[tuple[str, bytes]] = field(default_factory=set)
 
     @property
     def home(self) -> Path:
+        """Its state directory."""
         return self.folder / "state"
 
     @property
@@ -82,6 +84,18 @@ class Device:
     def database(self) -> "closing[sqlite3.Connection]":
         """The device's own memory, for looking at, or, when the daemon does not run, for breaking."""
         return closing(sqlite3.connect(self.home / "state.db", timeout=20, isolation_level=None))
+
+    def signed(self) -> set[tuple[str, bytes]]:
+        """Kinds and messages that it ever stored as signed, also in a memory that was lost since."""
+        with self.database() as found:
+            rows = found.execute("SELECT kind, message FROM signed").fetchall()
+        return self.forgotten | {(kind, bytes(message)) for kind, message in rows}
+
+    def lose_memory(self) -> None:
+        """All but keys and certificates is gone; the daemon must not run."""
+        self.forgotten = self.signed()
+        for path in self.home.glob("state.db*"):
+            path.unlink()
 
     def outcomes(self, job: str) -> dict[int, str]:
         """How this device's rounds of a job ended."""

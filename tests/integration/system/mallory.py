@@ -81,7 +81,7 @@ class Mallory:
     @staticmethod
     def ready(offer: Offer, prekey_id: int, **changes: Any) -> Ready:
         """A READY that is right but for `changes`."""
-        fields = {
+        fields: dict[str, Any] = {
             "job": offer.job,
             "round": offer.round,
             "attempt": offer.attempt,

@@ -59,7 +59,7 @@ def test_a_device_refuses_what_the_coordinator_did_not_say_to_it_now(fleet: Livi
 def test_a_device_whose_model_the_broker_lost_asks_for_it_and_takes_part(fleet: LivingFleet):
     """Between two rounds both the device's copy of the graph and the broker's are gone."""
     job, hands, device = "lost-model", fleet.eavesdropper, fleet.devices[0]
-    fleet.apply(job, rounds=2, pause_seconds=5)
+    fleet.apply(job, rounds=2, pause_seconds=3)
     fleet.wait_finished(job, 1)
     known = {path.name for path in (device.home / "blobs").iterdir()}
     for name in known:
@@ -92,8 +92,7 @@ def test_a_device_that_lost_its_prekeys_makes_new_ones_and_takes_part(fleet: Liv
     device = fleet.devices[0]
     assert device.child is not None
     device.child.kill()
-    for path in device.home.glob("state.db*"):
-        path.unlink()
+    device.lose_memory()
     fleet.start_device(device)
     fleet.wait_until(lambda: device.status()["prekeys"] > 0, "new prekeys are acknowledged")
     fleet.wait_until(fleet.everybody_is_there, "all devices online")

@@ -31,3 +31,5 @@ def test_a_broker_killed_in_any_phase_that_forgets_everything_costs_no_round(fle
     assert fleet.audit(job)["ok"]
     check_nothing_was_signed_twice(fleet)
     fleet.wait_until(fleet.everybody_is_there, "all devices connected again")
+    included = dict.fromkeys(range(1, len(MOMENTS) + 1), "included")
+    fleet.wait_until(lambda: all(each.outcomes(job) == included for each in fleet.devices), "every RESULT arrived")
