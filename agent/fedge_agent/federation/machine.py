@@ -54,8 +54,8 @@ from fedge_protocol.secagg.member import Member
 from fedge_protocol.secagg.prekeys import Prekey
 
 _EXCHANGES: Final = 5
-_LONGEST_WAIT_S: Final = 86_400.0
-"""Whatever this device's clock makes of the offer's deadline."""
+_LONGEST_WAIT_S: Final = 7 * 86_400.0
+"""The longest that a job may wait for its devices, whatever this device's clock makes of the offer's deadline."""
 
 _TOO_LATE: Final = frozenset({Reason.WRONG_CONTEXT, Reason.WRONG_JOB, Reason.OUT_OF_PHASE})
 
