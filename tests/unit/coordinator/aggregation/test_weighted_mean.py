@@ -89,7 +89,7 @@ def test_the_mean_is_the_weighted_mean_of_the_quantised_updates(weights: list[li
     """Against rational arithmetic: the integers are exact, the floats differ by their own rounding only."""
     buckets = [clear_updates(bucket, seed=1 + number) for number, bucket in enumerate(weights)]
     expected = unrotate(np.array([float(value) for value in exact_mean(buckets)]), DIM, SEED)
-    np.testing.assert_allclose(mean_of(buckets), expected, rtol=0.0, atol=8 * np.finfo(np.float64).eps * RANGE)
+    np.testing.assert_allclose(mean_of(buckets), expected, rtol=0.0, atol=8 * float(np.finfo(np.float64).eps) * RANGE)
 
 
 def test_the_mean_is_within_half_a_level_a_device_of_the_mean_of_the_clear_updates():
