@@ -41,9 +41,9 @@ def machines(lan, tmp_path_factory):
     running: list[Machine] = []
     shared = tmp_path_factory.mktemp("shared")
 
-    def boot(name):
+    def boot(name, *, kernel=False):
         namespace, address = lan.join(10 + len(running))
-        machine = Machine(name, address, namespace, SCRATCH / f"{os.getpid()}-{name}", BASE, shared)
+        machine = Machine(name, address, namespace, SCRATCH / f"{os.getpid()}-{name}", BASE, shared, kernel=kernel)
         running.append(machine)
         machine.boot()
         return machine

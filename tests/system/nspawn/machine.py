@@ -75,6 +75,8 @@ class Machine:
     folder: Path
     base: Path
     shared: Path
+    kernel: bool = False
+    """With a BPF file system of its own and what it takes to load programs into the host's kernel."""
     _process: subprocess.Popen[bytes] | None = None
     _leader: int = 0
     boots: list[float] = field(default_factory=list)
@@ -93,12 +95,14 @@ class Machine:
             layers = f"lowerdir={self.base},upperdir={self.folder}/upper,workdir={self.folder}/work"
             _run("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
         (self.root / "etc/hostname").write_text(f"{self.name}\n")
+        options = self._kernel_options() if self.kernel else []
         log = (self.folder / "console.log").open("ab")
         self._process = subprocess.Popen(
             [
                 "systemd-nspawn", "--quiet", "--directory", str(self.root), "--boot", f"--machine={self.name}",
                 "--register=no", "--keep-unit", "--console=pipe", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off",
                 f"--network-namespace-path={_NAMESPACES / self.namespace}", f"--bind={self.shared}:/shared",
+                *options,
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
@@ -107,6 +111,17 @@ class Machine:
         if done.text.strip() != "running":
             raise MachineError(f"{self.name} is {done.text.strip()}:\n{self.run('systemctl --failed').text}")
         self.boots.append(time.monotonic() - started)
+
+    def _kernel_options(self) -> list[str]:
+        pins = self.folder / "bpffs"
+        pins.mkdir(exist_ok=True)
+        if not os.path.ismount(pins):
+            _run("mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(pins))
+        return [
+            f"--bind={pins}:/sys/fs/bpf",
+            "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN",
+            "--system-call-filter=bpf perf_event_open",
+        ]
 
     def _find_leader(self) -> int:
         deadline_s = time.monotonic() + BOOT_TIMEOUT_S
@@ -180,8 +195,9 @@ class Machine:
     def close(self) -> None:
         """Shut it down and take its mounts away."""
         self.halt()
-        if os.path.ismount(self.root):
-            _run("umount", "--lazy", str(self.root), check=False)
+        for place in (self.root, self.folder / "bpffs"):
+            if os.path.ismount(place):
+                _run("umount", "--lazy", str(place), check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 """From nothing to the first completed round by apt alone; upgrade, remove, purge."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -57,6 +58,23 @@ JOB_DOCUMENT = {
     },
 }
 ROUNDS = f"fedgectl get rounds {JOB} -o json"
+LIBRARIES = {
+    "numpy": "import numpy; assert numpy.dot([1, 2], [3, 4]) == 11; assert '/usr/lib/python3/dist-packages' in numpy.__file__",
+    "cryptography": "from cryptography.hazmat.primitives import hpke; from cryptography.hazmat.primitives.asymmetric import"
+    " ec; from cryptography.hazmat.primitives import hashes; k = ec.generate_private_key(ec.SECP256K1());"
+    " k.public_key().verify(k.sign(b'x', ec.ECDSA(hashes.SHA256())), b'x', ec.ECDSA(hashes.SHA256()))",
+    "tflite-runtime": "from tflite_runtime.interpreter import Interpreter\ntry: Interpreter(model_content=b'no model')\n"
+    "except ValueError as e: assert 'model' in str(e).lower()",
+    "paho-mqtt": "import paho.mqtt.client as m; c = m.Client(m.CallbackAPIVersion.VERSION2, protocol=m.MQTTv5); assert"
+    " c.publish('a', b'b', qos=1).rc == m.MQTT_ERR_NO_CONN",
+    "pyroute2": "from pyroute2 import IPRoute\nwith IPRoute() as r: assert r.link_lookup(ifname='lo') == [1]",
+    "sdnotify": "import os, socket, sdnotify; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM);"
+    " s.bind('/tmp/n'); os.environ['NOTIFY_SOCKET'] = '/tmp/n'; sdnotify.SystemdNotifier().notify('READY=1');"
+    " assert s.recv(99) == b'READY=1'; os.unlink('/tmp/n')",
+    "eth-account": "from eth_account import Account; from eth_account.messages import encode_defunct as e; a ="
+    " Account.create(); assert Account.recover_message(e(text='x'), signature=a.sign_message(e(text='x')).signature) =="
+    " a.address",
+}
 LEFTOVERS = (
     "find / -xdev \\( -path /proc -o -path /sys -o -path /shared -o -path /var/log -o -path /var/lib/apt -o"
     " -path /var/cache -o -path /etc/apt \\) -prune -o \\( -name '*fedge*' \\) -print"
@@ -125,6 +143,23 @@ def test_an_agent_that_is_not_enrolled_waits_quietly_and_says_how_to_enrol(insta
         assert "NRestarts=0" in shown
         assert "StatusText=not enrolled: fedge-agent enroll TOKEN" in shown
         assert machine.run("fedge-agent status").status == 5
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARIES))
+def test_each_library_works_as_the_package_installs_it(installed, devices, name):
+    machine = devices[1]
+    if name == "eth-account":
+        machine.do(f"apt-get install -y --no-install-recommends fedge-agent-eth={installed[0]}")
+    (machine.root / "tmp/library.py").write_text(LIBRARIES[name])
+    machine.do("/usr/lib/fedge/bin/python3 -IB /tmp/library.py")
+
+
+def test_nothing_of_the_builders_or_anybodys_own_python_is_seen(installed, devices):
+    machine = devices[0]
+    machine.do("mkdir -p /usr/local/lib/python3.11/dist-packages")
+    (machine.root / "usr/local/lib/python3.11/dist-packages/msgspec.py").write_text("raise SystemExit('hijacked')")
+    machine.do("cd /usr/local/lib/python3.11/dist-packages && fedge-agent config check")
+    machine.do("rm /usr/local/lib/python3.11/dist-packages/msgspec.py")
 
 
 def test_a_coordinator_that_is_not_founded_waits_without_a_failed_unit(operator, installed):
@@ -224,7 +259,7 @@ def test_a_removed_agent_keeps_its_state_and_a_purged_one_leaves_nothing(enrolle
 
 def test_a_tampered_archive_is_refused(operator, devices, archive, machines):
     machine = devices[0]
-    repository = Path(__import__("os").environ["FEDGE_SYSTEM_REPO"])
+    repository = Path(os.environ["FEDGE_SYSTEM_REPO"])
     packages = repository / "dists/bookworm/main/binary-amd64/Packages"
     zipped = packages.with_name("Packages.gz")
     honest = packages.read_bytes(), zipped.read_bytes()

@@ -1,0 +1,102 @@
+"""The unit with eBPF, on the host's kernel: what the daemon may reach, and that nothing starts unguarded."""
+
+import json
+
+import pytest
+
+CONNECT = "/usr/bin/python3 -c 'import socket; socket.create_connection((\"{}\", {}), 3)'"
+
+
+@pytest.fixture(scope="module")
+def device(machines, trust, archive):
+    machine = machines("guarded", kernel=True)
+    trust(machine)
+    machine.do("apt-get install -y --no-install-recommends fedge-agent fedge-coordinator")
+    machine.do(f"fedgectl init --fleet guarded --host {machine.address}")
+    path = machine.root / "etc/fedge/agent.toml"
+    path.write_text(path.read_text().replace('#network = "prefer"', 'network = "require"'))
+    machine.do("systemctl restart fedge-agent")
+    return machine
+
+
+@pytest.fixture(scope="module")
+def unit_cgroup(device):
+    (mount,) = device.do("findmnt -n -o TARGET -t cgroup2").split()
+    return mount + device.do("systemctl show -P ControlGroup fedge-agent").strip()
+
+
+def inside(unit_cgroup, command):
+    """A command by somebody who is in the agent's control group."""
+    return f"echo $$ > {unit_cgroup}/agent/cgroup.procs 2>/dev/null || echo $$ > {unit_cgroup}/cgroup.procs; {command}"
+
+
+def test_the_unit_starts_guarded_before_it_is_enrolled(device, unit_cgroup):
+    status = json.loads(device.do(f"fedge-bpf status -o json --cgroup {unit_cgroup}"))
+    assert status["admission_enforced"], status
+    shown = device.do("systemctl show fedge-agent -p ActiveState,StatusText,NRestarts")
+    assert "ActiveState=active" in shown
+    assert "not enrolled" in shown
+
+
+def test_before_the_enrolment_the_unit_may_reach_nothing(device, unit_cgroup):
+    command = CONNECT.format(device.address, 8883)
+    assert device.run(command).status == 0
+    done = device.run(inside(unit_cgroup, command))
+    assert done.status != 0
+    assert "PermissionError: [Errno 1] Operation not permitted" in done.text
+
+
+def test_an_enrolment_opens_its_broker_and_nothing_else_without_a_restart(device, unit_cgroup):
+    pid = device.do("systemctl show -P MainPID fedge-agent").strip()
+    device.do(f"fedge-agent enroll {device.do('fedgectl token create').split()[-1]}")
+    device.wait("fedge-agent status -o json", lambda d: '"connected": true' in d.text, timeout_s=120)
+    assert device.do("systemctl show -P MainPID fedge-agent").strip() == pid
+    assert device.run(inside(unit_cgroup, CONNECT.format(device.address, 8883))).status == 0
+    for host, port in ((device.address, 22), ("127.0.0.1", 8883), ("10.77.0.1", 8000)):
+        done = device.run(inside(unit_cgroup, CONNECT.format(host, port)))
+        assert "PermissionError" in done.text, (host, port, done.text)
+    assert device.run(CONNECT.format("10.77.0.1", 8000)).status == 0
+
+
+def test_the_daemon_proves_it_itself_without_a_capability_though_bpffs_is_closed(device):
+    assert device.do("stat -c %a /sys/fs/bpf").strip() == "700"
+    device.do("systemctl restart fedge-agent")
+    device.wait("fedge-agent status -o json", lambda d: '"connected": true' in d.text, timeout_s=60)
+    admission = json.loads(device.run("fedge-agent status -o json").text)["network_admission"]
+    assert admission["enforced"]
+    assert "counted by the kernel" in admission["detail"], "the daemon could read the pinned maps"
+    assert admission["counters"]
+
+
+def test_of_all_pins_the_daemon_sees_its_own_alone(device):
+    device.do("mkdir -p /sys/fs/bpf/somebody-elses")
+    pid = device.do("systemctl show -P MainPID fedge-agent").strip()
+    seen = device.do(f"nsenter --target {pid} --mount ls /sys/fs/bpf")
+    assert seen.split() == ["fedge"]
+    device.do("rmdir /sys/fs/bpf/somebody-elses")
+
+
+def test_under_require_a_loader_that_fails_fails_the_start(device):
+    device.do("systemctl stop fedge-agent")
+    device.do("mv /usr/lib/fedge/bpf /usr/lib/fedge/bpf.away")
+    try:
+        assert device.run("systemctl start fedge-agent").status != 0
+        shown = device.do("systemctl show fedge-agent -p SubState,MainPID")
+        assert "MainPID=0" in shown
+        assert "fedge-bpf attach:" in device.journal("fedge-agent")
+    finally:
+        device.do("mv /usr/lib/fedge/bpf.away /usr/lib/fedge/bpf")
+    device.do("systemctl reset-failed fedge-agent; systemctl start fedge-agent")
+
+
+def test_a_stopped_unit_leaves_no_program_behind(device):
+    device.do("systemctl stop fedge-agent")
+    assert device.do("ls /sys/fs/bpf").strip() == ""
+
+
+def test_a_purge_leaves_no_pin_no_state_and_no_user(device):
+    device.do("systemctl start fedge-agent")
+    device.do("apt-get purge -y fedge-agent")
+    assert device.do("ls /sys/fs/bpf").strip() == ""
+    assert device.run("ls -d /var/lib/fedge /var/lib/fedge-bpf /run/fedge").text.count("No such file") == 3
+    assert device.run("getent passwd fedge").status != 0
