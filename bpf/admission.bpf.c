@@ -90,10 +90,17 @@ static __always_inline void report(struct fedge_counts *counts, const struct fed
 	counts->total[FEDGE_EVENTS_SENT]++;
 }
 
-/* Reports a refusal; the verdict is PASS when the owner only wants to know (audit mode). */
-static __always_inline int refuse(struct fedge_counts *counts, const struct fedge_rule *rule,
-				  const struct fedge_peer *peer, __u8 hook, __u8 reason)
+static __always_inline struct fedge_rule *the_rule(void)
 {
+	__u32 zero = 0;
+
+	return map_get(fedge_rule, &zero);
+}
+
+/* Reports a refusal; the verdict is PASS when the owner only wants to know (audit mode). */
+static __always_inline int refuse(struct fedge_counts *counts, const struct fedge_peer *peer, __u8 hook, __u8 reason)
+{
+	struct fedge_rule *rule = the_rule();
 	__u8 audited = rule && rule->audit;
 
 	report(counts, peer, hook, reason, audited);
@@ -103,24 +110,16 @@ static __always_inline int refuse(struct fedge_counts *counts, const struct fedg
 	return PASS;
 }
 
-static __always_inline struct fedge_rule *the_rule(void)
-{
-	__u32 zero = 0;
-
-	return map_get(fedge_rule, &zero);
-}
-
 /* Takes a packet's bytes off the day's budget; false when it is spent and the packet is not small. */
-static __always_inline int afford(const struct fedge_rule *rule, __u32 bytes)
+static __always_inline int afford(__u32 bytes)
 {
-	struct fedge_budget *budget;
 	__u32 zero = 0;
+	struct fedge_budget *budget = map_get(fedge_budget, &zero);
 
-	if (!rule || !rule->metered)
-		return 1;
-	budget = map_get(fedge_budget, &zero);
 	if (!budget)
 		return 0;
+	if (!budget->limit)
+		return 1;
 	if (budget->left < (__s64)bytes && bytes > SMALL_BYTES)
 		return 0;
 	__sync_fetch_and_add(&budget->left, -(__s64)bytes);
@@ -158,7 +157,7 @@ static __always_inline int admit_address(struct bpf_sock_addr *ctx, struct fedge
 		return PASS;
 	}
 	counts->total[denied]++;
-	return refuse(counts, the_rule(), peer, hook, FEDGE_NOT_ALLOWED);
+	return refuse(counts, peer, hook, FEDGE_NOT_ALLOWED);
 }
 
 static __always_inline int admit_ipv4(struct bpf_sock_addr *ctx, __u8 hook, __u32 allowed, __u32 denied)
@@ -242,7 +241,6 @@ PROG("cgroup/sendmsg6", fedge_sendmsg6, struct bpf_sock_addr)
 PROG("cgroup_skb/egress", fedge_egress, struct __sk_buff)
 {
 	struct fedge_counts *counts = this_cpu_counts();
-	struct fedge_rule *rule = the_rule();
 	struct fedge_peer peer = {};
 	__u32 bytes;
 
@@ -255,13 +253,13 @@ PROG("cgroup_skb/egress", fedge_egress, struct __sk_buff)
 	peer.prefixlen = PEER_BITS;
 	if (!peer.port || !map_get(fedge_allow, &peer)) {
 		counts->total[FEDGE_DENIED_EGRESS]++;
-		if (refuse(counts, rule, &peer, FEDGE_AT_EGRESS, FEDGE_NOT_ALLOWED) == DROP)
+		if (refuse(counts, &peer, FEDGE_AT_EGRESS, FEDGE_NOT_ALLOWED) == DROP)
 			return DROP;
 	}
 	bytes = wire_bytes(ctx);
-	if (!afford(rule, bytes)) {
+	if (!afford(bytes)) {
 		counts->total[FEDGE_DENIED_BUDGET]++;
-		if (refuse(counts, rule, &peer, FEDGE_AT_EGRESS, FEDGE_BUDGET_SPENT) == DROP)
+		if (refuse(counts, &peer, FEDGE_AT_EGRESS, FEDGE_BUDGET_SPENT) == DROP)
 			return DROP;
 	}
 	counts->total[FEDGE_EGRESS_PACKETS]++;
@@ -272,15 +270,15 @@ PROG("cgroup_skb/egress", fedge_egress, struct __sk_buff)
 PROG("cgroup_skb/ingress", fedge_ingress, struct __sk_buff)
 {
 	struct fedge_counts *counts = this_cpu_counts();
-	struct fedge_rule *rule = the_rule();
-	struct fedge_peer peer = {};
 	__u32 bytes = wire_bytes(ctx);
 
 	if (!counts)
 		return PASS;
-	if (!afford(rule, bytes)) {
+	if (!afford(bytes)) {
+		struct fedge_peer peer = {};
+
 		counts->total[FEDGE_DENIED_BUDGET]++;
-		if (refuse(counts, rule, &peer, FEDGE_AT_INGRESS, FEDGE_BUDGET_SPENT) == DROP)
+		if (refuse(counts, &peer, FEDGE_AT_INGRESS, FEDGE_BUDGET_SPENT) == DROP)
 			return DROP;
 	}
 	counts->total[FEDGE_INGRESS_PACKETS]++;

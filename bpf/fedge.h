@@ -86,13 +86,13 @@ struct fedge_denial {
 struct fedge_rule {
 	__u64 rate_per_s; /* bytes a second of every TCP connection; 0: not paced */
 	__u32 audit;	  /* 1: report what would be refused, refuse nothing */
-	__u32 metered;	  /* 1: fedge_budget counts */
+	__u32 pad;	  /* 0 */
 };
 
 /* Slot 0 of map fedge_budget: bytes, both ways, headers of segmented packets included. Only `fedge-bpf` fills it up. */
 struct fedge_budget {
 	__s64 left;  /* falls below 0 by what small packets use past the end */
-	__s64 limit; /* of a day */
+	__s64 limit; /* of a day; 0: there is none, and nothing is counted down */
 	__u64 day;   /* days since 1970 (UTC) for which `left` holds */
 };
 

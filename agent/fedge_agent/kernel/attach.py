@@ -135,7 +135,7 @@ def _attach_admission(request: Request, policy: NetworkPolicy, unit_id: int) -> 
     loaded = load_admission(request.sources)
     cgroup_fd = os.open(request.cgroup, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        prior = known[1] if known is not None and known[0].metered else request.prior
+        prior = known[1] if known is not None and known[1].limit_bytes else request.prior
         network_policy.put(policy, loaded.build.map_fd, prior, request.day)
         _pin_maps(request, ObjectName.ADMISSION, loaded)
         found = [

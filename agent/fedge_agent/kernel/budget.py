@@ -111,7 +111,7 @@ def _element(pin: Path, length: int) -> bytes:
 def save(pin_dir: Path, path: Path, day: int) -> Budget | None:
     """Writes the kernel's counter to the file, and fills it up when a new day has begun; None where nothing counts."""
     found = read_kernel(pin_dir)
-    if found is None or not found[0].metered:
+    if found is None or not found[1].limit_bytes:
         return None
     present = carried(found[1], found[1].limit_bytes, day)
     if present != found[1]:

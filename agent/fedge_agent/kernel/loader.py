@@ -196,7 +196,7 @@ def _status(arguments: argparse.Namespace, _: policy_change.Wanted) -> int:
         extra = {
             "audit": rule.audit,
             "rate_bytes_per_s": rule.rate_bytes_per_s or None,
-            "budget": {"left_bytes": left.left_bytes, "limit_bytes": left.limit_bytes} if rule.metered else None,
+            "budget": {"left_bytes": left.left_bytes, "limit_bytes": left.limit_bytes} if left.limit_bytes else None,
         }
     _report(programs, arguments, **extra)
     return 0 if enforced(programs) else EXIT_NOT_ENFORCED

@@ -30,7 +30,7 @@ class NetworkPolicy:
     @property
     def rule(self) -> Rule:
         """The part in map fedge_rule."""
-        return Rule(self.rate_bytes_per_s or 0, self.audit, self.daily_budget_bytes is not None)
+        return Rule(self.rate_bytes_per_s or 0, self.audit)
 
 
 def put(policy: NetworkPolicy, map_fd: Callable[[str], int], prior: Budget | None, day: int) -> None:
@@ -39,7 +39,9 @@ def put(policy: NetworkPolicy, map_fd: Callable[[str], int], prior: Budget | Non
     `map_fd` gives writable descriptors by name; `prior` is the budget until now, `day` as `budget.today`.
     """
     set_allowed(map_fd("fedge_allow"), policy.allow)
-    if policy.daily_budget_bytes is not None:
+    if policy.daily_budget_bytes is None:
+        libbpf.update(map_fd("fedge_budget"), bytes(4), Budget(0, 0, day).encode(), "the budget")
+    else:
         wanted = budgets.carried(prior, policy.daily_budget_bytes, day)
         held = Budget.decode(libbpf.lookup(map_fd("fedge_budget"), bytes(4), BUDGET.size, "the budget"))
         counting = prior is not None and (held.limit_bytes, held.day) == (wanted.limit_bytes, wanted.day)

@@ -145,7 +145,7 @@ def put_in_force(wanted: Wanted, pin_dir: Path) -> None:
         return opened[name]
 
     try:
-        prior = known[1] if known[0].metered else None
+        prior = known[1] if known[1].limit_bytes else None
         network_policy.put(wanted.policy, map_fd, prior, budget.today())
     finally:
         for descriptor in opened.values():

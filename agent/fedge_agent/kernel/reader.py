@@ -10,7 +10,7 @@ from typing import Self
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.errors import BpfCallError
-from fedge_agent.kernel.records import BUDGET, HISTOGRAM_SLOTS, RULE, Budget, Counter, Denial, MachineCounter, Rule
+from fedge_agent.kernel.records import BUDGET, HISTOGRAM_SLOTS, Budget, Counter, Denial, MachineCounter
 
 _MAX_WAITING_DENIALS = 4096
 
@@ -70,10 +70,8 @@ class MapReader:
 
     def budget(self) -> Budget | None:
         """What is left of the day's bytes; None where none are counted."""
-        rule = Rule.decode(libbpf.lookup(self._open("fedge_rule"), bytes(4), RULE.size, "fedge_rule"))
-        if not rule.metered:
-            return None
-        return Budget.decode(libbpf.lookup(self._open("fedge_budget"), bytes(4), BUDGET.size, "fedge_budget"))
+        held = Budget.decode(libbpf.lookup(self._open("fedge_budget"), bytes(4), BUDGET.size, "fedge_budget"))
+        return held if held.limit_bytes else None
 
     def switch_scheduler_probes(self, *, on: bool) -> None:
         """Lets the scheduler probes count from now on, or return at once (their state when idle)."""

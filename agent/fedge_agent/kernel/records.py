@@ -10,7 +10,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 HISTOGRAM_SLOTS = 32
 PEER = struct.Struct("=IHBB16s")  # prefixlen in host order; the port is put in as two network-order bytes
 DENIAL = struct.Struct("=QI2sBB16sBB6x")
-RULE = struct.Struct("=QII")
+RULE = struct.Struct("=QI4x")
 BUDGET = struct.Struct("=qqQ")
 PORT_PROTOCOL_BITS = 32
 ADDRESS_BYTES = 16
@@ -126,22 +126,20 @@ class Rule:
     Attributes:
         rate_bytes_per_s: pace of every TCP connection; 0: not paced.
         audit: report what would be refused, refuse nothing.
-        metered: the day's budget counts.
     """
 
     rate_bytes_per_s: int = 0
     audit: bool = False
-    metered: bool = False
 
     def encode(self) -> bytes:
         """As the kernel reads it."""
-        return RULE.pack(self.rate_bytes_per_s, self.audit, self.metered)
+        return RULE.pack(self.rate_bytes_per_s, self.audit)
 
     @classmethod
     def decode(cls, record: bytes) -> "Rule":
         """From the kernel's map."""
-        rate, audit, metered = RULE.unpack(record)
-        return cls(rate, bool(audit), bool(metered))
+        rate, audit = RULE.unpack(record)
+        return cls(rate, bool(audit))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +148,7 @@ class Budget:
 
     Attributes:
         left_bytes: below 0 by what small packets used past the end.
-        limit_bytes: of a day.
+        limit_bytes: of a day; 0: there is none.
         day: days since 1970-01-01 UTC for which `left_bytes` holds.
     """
 

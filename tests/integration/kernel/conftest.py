@@ -250,7 +250,7 @@ class Attached:
 
     def follow(self, *rules: str, rule: Rule = NO_LIMITS, budget: Budget | None = None) -> None:
         """Puts a policy in force; the budget is that which is left."""
-        limit = budget.limit_bytes if budget is not None and rule.metered else None
+        limit = budget.limit_bytes if budget is not None else None
         policy = NetworkPolicy(parse_policy(rules), rule.rate_bytes_per_s or None, rule.audit, limit)
         put(policy, self._map, None, 1)
         if budget is not None:

@@ -94,12 +94,9 @@ def of_length(length: int) -> bytes:
     return ipv4(*ALLOWED_PEER, transport(18883) + bytes(length - 40))
 
 
-METERED = Rule(metered=True)
-
-
 @pytest.mark.parametrize("program", ["fedge_egress", "fedge_ingress"])
 def test_a_packet_over_the_budget_is_dropped_and_a_small_one_is_not(admission, program):
-    admission.follow(*RULES, rule=METERED, budget=Budget(2 * LARGE, 10_000, 1))
+    admission.follow(*RULES, budget=Budget(2 * LARGE, 10_000, 1))
     assert [admission.verdict(program, of_length(LARGE))[0] for _ in range(3)] == [PASS, PASS, DROP]
     assert admission.verdict(program, of_length(128))[0] == PASS
     assert admission.verdict(program, of_length(129))[0] == DROP
@@ -107,7 +104,7 @@ def test_a_packet_over_the_budget_is_dropped_and_a_small_one_is_not(admission, p
 
 
 def test_both_directions_use_the_one_budget(admission):
-    admission.follow(*RULES, rule=METERED, budget=Budget(2 * LARGE, 10_000, 1))
+    admission.follow(*RULES, budget=Budget(2 * LARGE, 10_000, 1))
     assert admission.verdict("fedge_ingress", of_length(LARGE))[0] == PASS
     assert admission.verdict("fedge_egress", of_length(LARGE))[0] == PASS
     assert admission.verdict("fedge_ingress", of_length(LARGE))[0] == DROP
@@ -115,19 +112,19 @@ def test_both_directions_use_the_one_budget(admission):
 
 
 def test_a_refused_packet_costs_no_budget(admission):
-    admission.follow(*RULES, rule=METERED, budget=Budget(LARGE, 10_000, 1))
+    admission.follow(*RULES, budget=Budget(LARGE, 10_000, 1))
     assert admission.verdict("fedge_egress", ipv4("127.0.0.9", TCP, transport(9)))[0] == DROP
     assert admission.budget_left() == LARGE
 
 
 def test_without_a_budget_nothing_is_counted_down(admission):
-    admission.follow(*RULES, budget=Budget(0, 10_000, 1))
+    admission.follow(*RULES)
     assert admission.verdict("fedge_egress", of_length(LARGE))[0] == PASS
     assert admission.budget_left() == 0
 
 
 def test_in_audit_mode_everything_passes_and_the_budget_is_still_told(admission):
-    admission.follow(*RULES, rule=Rule(audit=True, metered=True), budget=Budget(LARGE, 10_000, 1))
+    admission.follow(*RULES, rule=Rule(audit=True), budget=Budget(LARGE, 10_000, 1))
     assert {admission.verdict("fedge_egress", frame)[0] for frame, _ in TABLE.values()} == {PASS}
     assert admission.verdict("fedge_egress", of_length(2 * LARGE))[0] == PASS
     assert admission.verdict("fedge_ingress", of_length(2 * LARGE))[0] == PASS
