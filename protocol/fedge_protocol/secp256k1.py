@@ -1,7 +1,7 @@
 """Ethereum signatures on the device: RFC 6979 nonces, low s, 65 bytes r || s || v, addresses.
 
 The private key never leaves OpenSSL. The recovery id, which OpenSSL does not give, is found from public values alone by
-point arithmetic in Python (2-4 ms); the coordinator, which recovers thousands of signers, uses coincurve instead.
+point arithmetic in Python (2 ms); the coordinator, which recovers thousands of signers, uses coincurve instead.
 """
 
 from cryptography.exceptions import InvalidSignature
@@ -70,11 +70,10 @@ class ChainKey:
         _check_digest(digest)
         r, s = utils.decode_dss_signature(self._private_key.sign(digest, _PREHASHED))
         s = min(s, _N - s)
-        for recovery_id in (0, 1):
-            if _recover(digest, r, s, recovery_id) == _coordinates(self.public_key):
-                return _word(r) + _word(s) + bytes([_V_OFFSET + recovery_id])
-        # r >= n - p happens once in 2^127 signatures and has no 27/28 encoding
-        raise SignatureError("this digest has no 65-byte signature under this key; sign another nonce")
+        x, y = _nonce_point(digest, r, s, _coordinates(self.public_key))
+        if x != r:  # the point's x is n or more: once in 2^127 signatures, and there is no 27/28 encoding for it
+            raise SignatureError("this digest has no 65-byte signature under this key; sign another nonce")
+        return _word(r) + _word(s) + bytes([_V_OFFSET + y % 2])
 
 
 def address_of(public_key: ec.EllipticCurvePublicKey) -> bytes:
@@ -138,6 +137,15 @@ def _word(value: int) -> bytes:
 def _coordinates(public_key: ec.EllipticCurvePublicKey) -> tuple[int, int]:
     numbers = public_key.public_numbers()
     return numbers.x, numbers.y
+
+
+def _nonce_point(digest: bytes, r: int, s: int, public: tuple[int, int]) -> tuple[int, int]:
+    """Return R = s^-1 (z G + r Q), the point whose x made r: found from public values alone."""
+    s_inverse = pow(s, -1, _N)
+    u1, u2 = int.from_bytes(digest, "big") * s_inverse % _N, r * s_inverse % _N
+    x, y, z = _double_multiply(u1, _G, u2, public)
+    z_inverse = pow(z, -1, _P)
+    return x * z_inverse**2 % _P, y * z_inverse**3 % _P
 
 
 def _recover(digest: bytes, r: int, s: int, recovery_id: int) -> tuple[int, int] | None:
