@@ -33,14 +33,20 @@ def enrolled(tmp_path):
     return tmp_path
 
 
+def found(folder, now):
+    obstacle = waiting.obstacle(folder, now)
+    assert obstacle is not None
+    return obstacle
+
+
 def test_a_device_without_enrolment_is_told_how_to_enrol(tmp_path):
-    kind, line = waiting.obstacle(tmp_path, 0.0)
+    kind, line = found(tmp_path, 0.0)
     assert kind is Obstacle.NOT_ENROLLED
     assert "fedge-agent enroll TOKEN" in line
 
 
 def test_a_clock_before_the_certificate_waits_for_time_synchronisation(enrolled):
-    kind, line = waiting.obstacle(enrolled, 0.0)
+    kind, line = found(enrolled, 0.0)
     assert kind is Obstacle.CLOCK
     assert "1970-01-01 00:00:00 UTC" in line
     assert "waiting for time synchronisation" in line
@@ -57,7 +63,8 @@ def test_a_damaged_certificate_is_left_to_the_daemon(enrolled):
 
 def test_each_obstacle_is_said_once_however_long_it_lasts_and_the_watchdog_is_fed(enrolled):
     (enrolled / "identity.json").rename(enrolled / "later")
-    notes, looks = [], iter(range(20))
+    notes: list[str] = []
+    looks = iter(range(20))
 
     def sleep(_seconds):
         if next(looks) == 9:
@@ -78,6 +85,7 @@ def test_a_waiting_daemon_stops_when_systemd_asks(tmp_path):
     script = "import sys; from fedge_agent.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", script, "--config", str(tmp_path / "agent.toml"), "run"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         said = process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         status = process.wait(timeout=30)
