@@ -18,6 +18,10 @@ PLACE = Path(os.environ.get("FEDGE_SYSTEM_QEMU", "/nonexistent"))
 DEBS = Path(os.environ.get("FEDGE_SYSTEM_DEBS", "/nonexistent"))
 HERE = Path(__file__).parent
 TIMEOUT_S = 1500
+KERNEL_OPTIONS = (
+    "console=ttyS0 root=/dev/vda rw quiet mitigations=off random.trust_cpu=on"
+    " systemd.show_status=false net.ifnames=0 panic=-1"
+)
 AGENT = """
 [consent]
 allow_small_cohort = true
@@ -92,8 +96,7 @@ def boot(folder, phase, until):
         "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "2",
         "-m", "1536", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-kernel", str(PLACE / "vmlinuz"), "-initrd", str(PLACE / "initrd.gz"),
-        "-append", "console=ttyS0 root=/dev/vda rw quiet mitigations=off random.trust_cpu=on"
-        " systemd.show_status=false net.ifnames=0 panic=-1",
+        "-append", KERNEL_OPTIONS,
         "-drive", f"id=a,if=none,file={folder / 'disk.qcow2'},cache=writeback",
         "-drive", f"id=b,if=none,file={payload(folder, phase)},format=raw,readonly=on",
         "-device", "virtio-blk-pci,drive=a", "-device", "virtio-blk-pci,drive=b", "-device", "virtio-rng-pci",
