@@ -46,6 +46,7 @@ class Settler:
         self._published: dict[str, int] = {}
         self._settled: dict[str, int] = {}
         self._complained: tuple[str, ...] = ()
+        self._excuses: dict[str, str] = {}
         self.backlog: Backlog | None = None
 
     def poke(self) -> None:
@@ -74,8 +75,11 @@ class Settler:
             if job.started and job.document.spec.rewards is not None:
                 try:
                     await self._reward(job)
+                    self._excuses.pop(job.name, None)
                 except SettlementError as error:  # an exhausted pool, for one: the other jobs' money still moves
-                    _log.warning("the rewards of job %s wait: %s", job.name, error)
+                    if self._excuses.get(job.name) != str(error):
+                        _log.warning("the rewards of job %s wait: %s", job.name, error)
+                    self._excuses[job.name] = str(error)
         self.backlog = await self._settlement.advance()
         if self.backlog.blocked and self.backlog.blocked != self._complained:
             for fault in self.backlog.blocked:
@@ -137,12 +141,13 @@ class Settler:
         if rewards is None:
             return
         name, finished = job_id(self._fleet, job.name), job.next_round - 1
-        due = finished // rewards.epoch_rounds
-        if job.status is JobStatus.FINISHED:
-            due = -(-finished // rewards.epoch_rounds)
-        if due > self._settled.get(job.name, 0):
+        if job.name not in self._settled:
+            self._settled[job.name] = await self._settled_before(job.name, name)
+        # Rounds are counted from the last epoch's end, wherever an earlier process or a change of the job left it.
+        due = finished - self._settled[job.name]
+        if due >= rewards.epoch_rounds or (due and job.status is JobStatus.FINISHED):
             document = await self._settlement.settle_epoch(name)
-            self._settled[job.name] = due
+            self._settled[job.name] = finished
             if document is not None:
                 self._publisher.epoch_settled(job.name, document)
                 self._tell("epoch-settled", job=job.name, epoch=document.epoch, total=document.total)
@@ -150,6 +155,14 @@ class Settler:
             begun = await self._settlement.claim_all(name)
             if begun:
                 self._tell("claims-relayed", job=job.name, accounts=begun)
+
+    async def _settled_before(self, job: str, name: bytes) -> int:
+        """The last round that an epoch has paid for; that epoch is published again, for who was killed in between."""
+        last = await self._settlement.last_epoch(name)
+        if last is None or not last.rounds:
+            return 0
+        self._publisher.epoch_settled(job, last)
+        return last.rounds[-1].round
 
     def _tell(self, name: str, **fields: Value) -> None:
         self._observer.happened(Event(name, self._clock_ms(), fields))

@@ -148,6 +148,12 @@ class ChainSettlement:
             self._plan(inner, PROPOSE, name, root.epoch, REWARDS, calldata, after=after)
             return signed.document
 
+    async def last_epoch(self, name: bytes) -> EpochDocument | None:
+        """See `Settlement.last_epoch`."""
+        with self._engine.connect() as connection:
+            signed = self._book.epoch(connection, name)
+        return None if signed is None else signed.document
+
     async def claim_all(self, name: bytes) -> int:
         """See `Settlement.claim_all`. Nothing is begun while earlier claims of the job are under way."""
         if self._rows.unfinished((CLAIM,), name):

@@ -106,6 +106,10 @@ class Settlement(Protocol):
         """
         ...  # pragma: no cover
 
+    async def last_epoch(self, job_id: bytes) -> EpochDocument | None:
+        """Return the epoch that was recorded last; None before the first one."""
+        ...  # pragma: no cover
+
     async def claim_all(self, job_id: bytes) -> int:
         """Pay every account what the active root owes it. Returns the number of accounts for which payment began."""
         ...  # pragma: no cover

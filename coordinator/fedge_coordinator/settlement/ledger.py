@@ -127,6 +127,12 @@ class LedgerSettlement:
             )
             return signed.document
 
+    async def last_epoch(self, name: bytes) -> EpochDocument | None:
+        """See `Settlement.last_epoch`."""
+        with self._engine.connect() as connection:
+            signed = self._book.epoch(connection, name)
+        return None if signed is None else signed.document
+
     async def claim_all(self, name: bytes) -> int:
         """See `Settlement.claim_all`. A root of the ledger is active at once."""
         with self._engine.begin() as connection:
