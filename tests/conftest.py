@@ -1,13 +1,22 @@
-"""With CI=true a skip that allowed-skips.txt does not name is a failure: a suite that skips everything is not green."""
+"""With CI=true a skip that allowed-skips.txt does not name is a failure: a suite that skips everything is not green.
+
+A shell starts what runs in its background with SIGINT ignored, and children inherit that; tests that interrupt a
+program want it as a terminal gives it.
+"""
 
 import os
 import re
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 ALLOWED = Path(__file__).with_name("allowed-skips.txt")
+
+
+def pytest_configure() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def allowed_reasons() -> list[re.Pattern[str]]:
