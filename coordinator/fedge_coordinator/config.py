@@ -34,7 +34,7 @@ class Identity(_Table, frozen=True):
 
 
 class Authority(_Table, frozen=True):
-    """`[ca]`: the fleet's CA. `dir` is its directory when it runs on this machine, for `fedgectl token`."""
+    """`[ca]`: where the fleet's CA serves its membership log."""
 
     url: Annotated[str, Meta(pattern="^https://")]
 
