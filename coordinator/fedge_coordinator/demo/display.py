@@ -30,6 +30,7 @@ class Display:
         self._live: Live | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._telling = threading.RLock()
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -45,7 +46,12 @@ class Display:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Tell people something."""
+        """Tell people something, after the rounds that have ended meanwhile."""
+        with self._telling:
+            self._print_rounds()
+            self._add(text)
+
+    def _add(self, text: str) -> None:
         line = f"[{time.monotonic() - self._began:5.1f} s] {text}"
         self._lines.append(line)
         if self._live is None:
@@ -70,9 +76,10 @@ class Display:
         self._print_rounds()
 
     def _print_rounds(self) -> None:
-        for result in self._tally.rounds[self._shown :]:
-            self._shown += 1
-            self.say(_round_line(result, self._rounds))
+        with self._telling:
+            for result in self._tally.rounds[self._shown :]:
+                self._shown += 1
+                self._add(_round_line(result, self._rounds))
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False)

@@ -83,6 +83,10 @@ def _plot(rounds: list[RoundResult], summary: dict[str, Any], path: Path) -> Pat
     return path
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def text(summary: dict[str, Any], summary_path: Path, plot: Path | None) -> str:
     """For people."""
     accuracy = summary["accuracy"]
@@ -95,7 +99,7 @@ def text(summary: dict[str, Any], summary_path: Path, plot: Path | None) -> str:
         lines.append(f"  {person}: accuracy {values[0]:.3f} -> {values[-1]:.3f}  (commonest exercise: {majority:.3f})")
     lines.append(f"  both: {accuracy[0]:.3f} -> {accuracy[-1]:.3f}")
     lines.append(
-        f"  {summary['dropouts_recovered']} drop-outs recovered from, {summary['pauses']} pauses, "
+        f"  {_count(summary['dropouts_recovered'], 'drop-out')} recovered from, {_count(summary['pauses'], 'pause')}, "
         f"{summary['bytes_up_per_device_round']} bytes up a device and round"
     )
     settled = sum(entry["transaction"] is not None for entry in summary["checkpoints"])
