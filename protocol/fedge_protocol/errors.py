@@ -34,7 +34,6 @@ class Reason(StrEnum):
     NOT_ADMITTED = "not-admitted"
     TRAINING_FAILED = "training-failed"
     MISSING_BLOB = "missing-blob"
-    PAUSED_BY_OWNER = "paused-by-owner"
 
 
 class ProtocolError(Exception):

@@ -28,10 +28,10 @@ def test_every_valid_message_counts_as_seen(store: Store, clock: Clock):
 
 def test_the_last_refusal_is_kept_and_bounded(store: Store):
     store.devices.refused("d", "not-admitted", "x" * 300)
-    store.devices.refused("d", "paused-by-owner", "until 07:00")
+    store.devices.refused("d", "not-admitted", "until 07:00")
     found = store.devices.get("d")
     assert found is not None
-    assert found.refusal == LastRefusal("paused-by-owner", "until 07:00", 1_000)
+    assert found.refusal == LastRefusal("not-admitted", "until 07:00", 1_000)
 
 
 def test_revoked_devices_are_listed(store: Store):
