@@ -5,4 +5,4 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 key = ec.generate_private_key(ec.SECP256K1())
 key.public_key().verify(key.sign(b"x", ec.ECDSA(hashes.SHA256())), b"x", ec.ECDSA(hashes.SHA256()))
-assert hpke.Suite
+assert callable(hpke.Suite)
