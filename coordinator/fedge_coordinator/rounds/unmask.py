@@ -1,6 +1,7 @@
 """Phase 4 (E4): shares of the survivors' self masks and of the drop-outs' mask keys, never both of one device."""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from fedge_coordinator.rounds.effects import BucketAborted, BucketSummed, Contribution, Send
 from fedge_coordinator.rounds.inputs import Input, Kind
@@ -34,14 +35,20 @@ class UnmaskPhase(Phase):
         self._shares, self._masked, self._question = shares, masked, question
         self._request = UnmaskRequest(context=seating.context, signatures=signatures)
         self._signed = {signature.seat for signature in signatures}
-        self._sum = BucketSum(
-            seating.params, seating.peers, seating.context, seating.body.model_hash, padded_dim(seating.plan.offer.dim)
-        )
-        for seat, vector in masked.items():
-            self._sum.add(seat, seating.read_vector(vector.vector.sha256))
         self._answers: dict[int, tuple[UnmaskShare, ...]] = {}
         self._summed: BucketSummed | None = None
         self._failure = "too-few-unmask-shares"
+
+    @cached_property
+    def _sum(self) -> BucketSum:
+        """The masked sum; made when the first answer is in, while the other devices still work on theirs."""
+        seating = self.seating
+        total = BucketSum(
+            seating.params, seating.peers, seating.context, seating.body.model_hash, padded_dim(seating.plan.offer.dim)
+        )
+        for seat, masked in self._masked.items():
+            total.add(seat, seating.read_vector(masked.vector.sha256))
+        return total
 
     def accept(self, seat: int, entry: Input) -> None:
         """See `Phase.accept`."""
@@ -61,11 +68,12 @@ class UnmaskPhase(Phase):
         self._try_sum()
 
     def _try_sum(self) -> None:
+        masked_sum = self._sum
         if self._summed is not None or len(self._answers) < self.seating.params.threshold:
             return
         seating = self.seating
         try:
-            unmasked = self._sum.finish(
+            unmasked = masked_sum.finish(
                 frozenset(self._shares),
                 frozenset(self._masked),
                 {seat: shares.commitment for seat, shares in self._shares.items()},
