@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedge_agent.kernel import budget, links, network_policy, tracepoints
@@ -54,6 +54,7 @@ class Request:
         policy: of network admission; None: that is off, telemetry alone is attached.
         prior: the day's budget until now, where the pinned maps do not know it.
         day: for the budget, as `budget.today`.
+        events: tracepoints that were opened beforehand, by program name; the others are opened when they are needed.
         reader_gid: group that may read the telemetry maps and the denial ring; None leaves them to root.
     """
 
@@ -62,6 +63,7 @@ class Request:
     policy: NetworkPolicy | None
     prior: Budget | None = None
     day: int = dataclasses.field(default_factory=budget.today)
+    events: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reader_gid: int | None = None
 
     @property
@@ -100,6 +102,22 @@ def _locked(pin_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def open_events() -> Iterator[dict[str, int]]:
+    """The tracepoints that can be opened now, for `Request.events`; closed at the end."""
+    tracefs = tracepoints.find_tracefs()
+    opened: dict[str, int] = {}
+    try:
+        for program in programs_of(ObjectName.TELEMETRY):
+            if tracefs is not None:
+                with contextlib.suppress(KernelLayerError):  # told when the program is attached
+                    opened[program.name] = links.open_tracepoint(program, tracefs)
+        yield opened
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
 
 
 def attach(request: Request) -> tuple[ProgramStatus, ...]:
@@ -218,7 +236,12 @@ def _attach_to_tracepoint(request: Request, loaded: Loaded, program: Program, tr
     fresh = request.pin_dir / f"{_NEW}{program.name}"
     fresh.unlink(missing_ok=True)
     try:
-        links.attach_to_tracepoint(program, loaded.build.program_fd(program.name), tracefs, fresh)
+        event_fd = request.events.get(program.name)
+        event_fd = os.dup(event_fd) if event_fd is not None else links.open_tracepoint(program, tracefs)
+        try:
+            links.attach_to_tracepoint(program, loaded.build.program_fd(program.name), event_fd, fresh)
+        finally:
+            os.close(event_fd)
     except KernelLayerError as error:
         pin.unlink(missing_ok=True)
         return ProgramStatus(program, State.ABSENT, str(error).splitlines()[-1])

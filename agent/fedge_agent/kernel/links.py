@@ -36,19 +36,27 @@ def attach_to_cgroup(program: Program, program_fd: int, cgroup_fd: int, pin: Pat
     _create(program, program_fd, cgroup_fd, pin)
 
 
-def attach_to_tracepoint(program: Program, program_fd: int, tracefs: Path, pin: Path) -> None:
+def attach_to_tracepoint(program: Program, program_fd: int, event_fd: int, pin: Path) -> None:
     """Attaches a tracepoint program on every CPU, and pins its link (kernel 5.15 and later)."""
+    _create(program, program_fd, event_fd, pin)
+
+
+def open_tracepoint(program: Program, tracefs: Path) -> int:
+    """The event that a program attaches to; the caller closes it.
+
+    Debian's kernels ask for CAP_SYS_ADMIN here (kernel.perf_event_paranoid = 3), which nothing else of the loader
+    needs: it opens the events before it gives that up.
+
+    Raises:
+        BpfCallError: the kernel has no such event, or refuses.
+    """
     category, event = program.tracepoint
     place = tracefs / "events" / category / event / "id"
     try:
         number = int(place.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         raise BpfCallError(f"cannot read {place}", getattr(error, "errno", None) or errno.EINVAL) from error
-    event_fd = _open_tracepoint(number, program.name)
-    try:
-        _create(program, program_fd, event_fd, pin)
-    finally:
-        os.close(event_fd)
+    return _open_event(number, program.name)
 
 
 def _create(program: Program, program_fd: int, target_fd: int, pin: Path) -> None:
@@ -65,7 +73,7 @@ def pin_object(descriptor: int, pin: Path) -> None:
     libbpf.checked(libbpf.library().bpf_obj_pin(descriptor, os.fsencode(pin)), f"cannot pin {pin}")
 
 
-def _open_tracepoint(number: int, name: str) -> int:
+def _open_event(number: int, name: str) -> int:
     machine = os.uname().machine
     if machine not in _PERF_EVENT_OPEN:
         raise BpfCallError(
@@ -84,7 +92,8 @@ def _open_tracepoint(number: int, name: str) -> int:
         no_group,
         ctypes.c_ulong(_CLOSE_ON_EXEC),
     )
-    return libbpf.checked(made, f"cannot open the tracepoint of {name}")
+    cure = "CAP_SYS_ADMIN is needed while kernel.perf_event_paranoid is 3, else CAP_PERFMON"
+    return libbpf.checked(made, f"cannot open the tracepoint of {name}", cure)
 
 
 def replace_program(program: Program, program_fd: int, pin: Path) -> None:

@@ -139,10 +139,11 @@ def _attach(arguments: argparse.Namespace, wanted: policy_change.Wanted) -> int:
     prior, warning = policy_change.saved_budget(wanted, arguments.budget_file)
     for text in (*wanted.warnings, *([warning] if warning else [])):
         _warn(arguments, text)
-    request = attaching.Request(sources, cgroup, wanted.policy, prior, reader_gid=gid)
-    capabilities.keep_only(Capability)
     begin_s = time.perf_counter()
-    programs = policy_change.attach_as(wanted.mode, request, lambda text: _warn(arguments, text))
+    with attaching.open_events() as events:
+        capabilities.keep_only(Capability)
+        request = attaching.Request(sources, cgroup, wanted.policy, prior, events=events, reader_gid=gid)
+        programs = policy_change.attach_as(wanted.mode, request, lambda text: _warn(arguments, text))
     load_ms = round((time.perf_counter() - begin_s) * 1000, 1)
     capabilities.keep_only(())
     if wanted.policy is not None and enforced(programs):
