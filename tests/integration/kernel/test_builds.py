@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,43 @@ def test_each_compiler_takes_over_from_the_other_without_a_moment_unguarded(
         assert client(cgroup).ask("tcp", "127.0.0.1", 9) == "EPERM"
         seen.append({p.name: links()[p.name][0] for p in PROGRAMS if p.on_cgroup})
     assert seen[0] == seen[1] == seen[2]
+
+
+HAMMER = """
+import socket, sys, time
+end, passed, refused = time.monotonic() + float(sys.argv[2]), 0, 0
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print("ready", flush=True)
+while time.monotonic() < end:
+    try:
+        one.sendto(b"x", ("127.0.0.1", int(sys.argv[1])))
+        passed += 1
+    except PermissionError:
+        refused += 1
+print(passed, refused)
+"""
+
+
+@pytest.mark.parametrize("compiler", ["auto"], indirect=True)
+def test_not_one_packet_slips_through_while_attach_refresh_and_both_compilers_take_turns(fedge_bpf, cgroup, bcc_python):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        fedge_bpf("attach", "--cgroup", str(cgroup))
+        inside = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(cgroup)]
+        command = [*inside, sys.executable, "-c", HAMMER, str(port), "6"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as hammer:
+            assert hammer.stdout is not None
+            assert hammer.stdout.readline() == "ready\n"
+            turns = 0
+            while hammer.poll() is None:
+                fedge_bpf("attach", "--cgroup", str(cgroup), compiler=("bcc", "object")[turns % 2])
+                fedge_bpf("refresh", "--allow", "127.0.0.1:1/tcp")
+                turns += 1
+            passed, refused = (int(word) for word in hammer.stdout.read().split())
+        assert turns >= 2
+        assert passed == 0
+        assert refused > 100
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.recv(1)
