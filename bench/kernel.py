@@ -10,6 +10,7 @@ foreground's figures say little: they are pairs, interleaved, and their 95 % int
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -24,9 +25,10 @@ from typing import Any
 
 from fedge_agent.admission.controller import AdmissionController, SystemClock
 from fedge_agent.admission.machine import Decision, State
-from fedge_agent.admission.policy import AdmissionPolicy
+from fedge_agent.admission.policy import AdmissionPolicy, Mark
 from fedge_agent.admission.signals import SignalSampler
 from fedge_agent.admission.worker_control import WorkerControl
+from fedge_agent.kernel.histogram import difference, percentile_us
 from fedge_agent.kernel.reader import MapReader
 from fedge_agent.kernel.records import Counter
 from fedge_agent.kernel.telemetry import Telemetry
@@ -38,6 +40,8 @@ RATE_KIB, TRANSFER_S = 1024, 4.0
 RETRANSMITS_AT = 100  # tcpi_total_retrans in struct tcp_info
 TRAINERS = 2 * (os.cpu_count() or 1)
 _TRAINED_SHARE = 0.1  # of the run's length, in CPU time: less counts as not admitted
+POLICY = AdmissionPolicy(allow_metered=True, enter_after_s=0.0, consider_every_s=0.2)
+_NEVER = Mark(2.0, 3.0)  # more than all of the time
 BUSY = "while True: pass"
 CONNECTS = """
 import socket, sys
@@ -243,7 +247,9 @@ class Trainers:
 
 
 @contextlib.asynccontextmanager
-async def managed(ground: Ground, decisions: list[tuple[float, Decision]]) -> AsyncIterator[WorkerControl]:
+async def managed(
+    ground: Ground, decisions: list[tuple[float, Decision]], policy: AdmissionPolicy = POLICY
+) -> AsyncIterator[WorkerControl]:
     """Our trainer: admitted, watched, frozen and thawed as on a device, from the kernel's run-queue latency on."""
     control = WorkerControl(ground.cgroup, name=f"worker-{time.monotonic_ns()}")
     control.prepare()
@@ -254,7 +260,7 @@ async def managed(ground: Ground, decisions: list[tuple[float, Decision]]) -> As
     with MapReader(ground.pin_dir) as reader:
         controller = AdmissionController(
             SignalSampler(run_queue=reader.run_queue),
-            AdmissionPolicy(allow_metered=True, enter_after_s=0.0, consider_every_s=0.2),
+            policy,
             SystemClock(),
             publish=lambda decision: decisions.append((time.monotonic(), decision)),
             probes=lambda on: reader.switch_scheduler_probes(on=on),
@@ -298,19 +304,23 @@ async def _until(
 async def react(ground: Ground) -> dict[str, Any]:
     """How soon training pauses once a load begins, and goes on once it ends; None on a machine that is never quiet."""
     ground.attach("object")
+    busiest_us = await run_queue_p95_us(ground, 15)
+    # By run-queue latency alone; on a machine that others keep busy the marks lie above what they cause.
+    marks = Mark(max(1000.0, 1.5 * busiest_us), max(2000.0, 2.0 * busiest_us))
+    policy = dataclasses.replace(POLICY, run_queue_p95_us=marks, cpu_some=_NEVER, memory_some=_NEVER, io_some=_NEVER)
     pauses: list[float] = []
     resumes: list[float] = []
     reasons: list[str] = []
     decisions: list[tuple[float, Decision]] = []
-    async with managed(ground, decisions):
-        for _ in range(5):
+    async with managed(ground, decisions, policy):
+        for _ in range(9):
             mark = len(decisions)
             standing = decisions[-1][1].state if decisions else None
             if standing is not State.RUNNING and await _until(decisions, State.RUNNING, 30, mark) is None:
                 break
             mark = len(decisions)
             begin = time.monotonic()
-            load = Trainers()
+            load = Trainers(4 * TRAINERS)
             paused = await _until(decisions, State.PAUSED, 10, mark)
             reasons += [d.reason.value for _, d in decisions[mark:] if d.state is State.PAUSED][:1]
             end = time.monotonic()
@@ -324,8 +334,24 @@ async def react(ground: Ground) -> dict[str, Any]:
         "pause_ms": round(statistics.median(pauses), 1) if pauses else None,
         "resume_ms": round(statistics.median(resumes), 1) if resumes else None,
         "pauses": len(pauses),
+        "marks_us": [round(marks.low), round(marks.high)],
         "reasons": reasons,
     }
+
+
+async def run_queue_p95_us(ground: Ground, windows: int) -> float:
+    """The highest of so many windows, as admission sees them."""
+    highest = 0.0
+    with MapReader(ground.pin_dir) as reader:
+        reader.switch_scheduler_probes(on=True)
+        before = reader.run_queue()
+        for _ in range(windows):
+            await asyncio.sleep(POLICY.window_s)
+            now = reader.run_queue()
+            highest = max(highest, percentile_us(difference(now, before), 0.95) or 0.0)
+            before = now
+        reader.switch_scheduler_probes(on=False)
+    return highest
 
 
 async def foreground(ground: Ground, pairs: int, seconds: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fedge_agent.config import KernelTable
 from fedge_agent.kernel.cgroup import unit_cgroup
 from fedge_agent.kernel.doctor import refusals
 from fedge_agent.kernel.errors import KernelLayerError
+from fedge_agent.kernel.features import FeatureVector
 from fedge_agent.kernel.reader import MapReader
 from fedge_agent.kernel.recorder import TelemetryRecorder
 from fedge_agent.kernel.selftest import run_selftest
@@ -75,6 +76,10 @@ class KernelLayer:
             return {counter.name.lower(): value for counter, value in self._reader.network().items()}
         except KernelLayerError:
             return {}
+
+    def record(self) -> FeatureVector:
+        """Take a window now, beside those of every ten seconds, and keep it."""
+        return self._recorder.record()
 
     def close(self) -> None:
         """Give the descriptors back."""
