@@ -20,6 +20,7 @@ EX_UNREACHABLE: Final = 5
 EX_INTERRUPTED: Final = 130
 _SHORTEST_WINDOW_S: Final = 0.1
 _LONGEST_WINDOW_S: Final = 3600.0
+_LAST_PORT: Final = 65535
 
 _EPILOG: Final = """examples:
   fedge-agent enroll fedge1.pGNmb28...   join a fleet with the token that its operator gave you
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     telemetry = commands.add_parser("telemetry", help="what the kernel tells about this device, live")
     telemetry.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="length of a window (default 1)")
     telemetry.add_argument("--frames", type=int, metavar="N", help="stop after N windows; by default at Ctrl-C")
+    telemetry.add_argument("--listen", type=int, metavar="PORT", help="serve /metrics for Prometheus on 127.0.0.1")
     _add_output(telemetry)
     telemetry.add_argument("--json", dest="output", action="store_const", const="json", help="one window as JSON")
     telemetry.set_defaults(command=_telemetry)
@@ -204,9 +206,18 @@ def _telemetry(config: Config, options: argparse.Namespace) -> int:
     if not _SHORTEST_WINDOW_S <= options.every <= _LONGEST_WINDOW_S:
         print(f"fedge-agent: --every {options.every}: 0.1 to 3600 s is accepted", file=sys.stderr)
         return EX_USAGE
+    if options.listen is not None and not 0 <= options.listen <= _LAST_PORT:
+        print(f"fedge-agent: --listen {options.listen}: a port of 0 to 65535 is accepted", file=sys.stderr)
+        return EX_USAGE
     view = telemetry_view.TelemetryView(config.kernel)
     try:
-        if options.output == "json":
+        if options.listen is not None:
+            from fedge_agent import telemetry_metrics  # noqa: PLC0415 - asked for by few
+
+            with telemetry_metrics.server(view, options.listen) as server:
+                print(f"http://127.0.0.1:{server.server_port}/metrics", flush=True)
+                server.serve_forever()
+        elif options.output == "json":
             time.sleep(options.every)
             print(json.dumps(view.window(), indent=2))
         else:

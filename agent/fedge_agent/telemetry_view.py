@@ -53,6 +53,7 @@ class TelemetryView:
             "window_s": round(vector.window_s, 3),
             "features": _features(vector),
             "histograms": histograms,
+            "totals": {name: None if counts is None else list(counts) for name, counts in now.items()},
             "counters": self._counters(),
             "budget": self._budget(),
             "scheduler_probes_on": self._probes(),

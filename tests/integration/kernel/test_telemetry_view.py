@@ -1,8 +1,11 @@
 """`fedge-agent telemetry` over real maps, and over none."""
 
 import json
+import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,25 @@ def test_without_programs_the_substitutes_are_shown_and_the_cure_is_named(root_p
     assert "/proc/stat processes (forks)" in done.stdout
     assert "run fedge-bpf attach" in done.stdout
     assert "run_queue_us: not counted here" in done.stdout
+
+
+def test_prometheus_gets_it_on_loopback_from_a_process_of_its_own(fedge_bpf, cgroup, client, command, pin_dir):
+    fedge_bpf("attach", "--cgroup", str(cgroup))
+    client(cgroup).ask("tcp", "127.0.0.1", 9)
+    with subprocess.Popen([*command, "--listen", "0"], stdout=subprocess.PIPE, text=True) as serving:
+        try:
+            assert serving.stdout is not None
+            url = serving.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:")
+            text = urllib.request.urlopen(url, timeout=20).read().decode()  # noqa: S310 - our own server
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(url.removesuffix("metrics"), timeout=20)  # noqa: S310 - as above
+        finally:
+            serving.terminate()
+    lines = text.splitlines()
+    assert "fedge_device_denied_connect_total 1" in lines
+    assert any(line.startswith('fedge_device_feature{name="cpu_some",unit="share",source="kernel"}') for line in lines)
+    assert any(line.startswith('fedge_device_srtt_us_bucket{le="+Inf"}') for line in lines)
+    assert not any("nan" in line.lower() for line in lines)
+    for line in lines:
+        assert re.fullmatch(r'# TYPE [a-z_]+ (counter|gauge|histogram)|[a-z_]+(\{.*"\})? [-+0-9.e]+', line), line
