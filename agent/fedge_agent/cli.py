@@ -1,16 +1,22 @@
 """The command `fedge-agent`."""
 
 import argparse
+import dataclasses
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from fedge_agent import control
 from fedge_agent.config import DEFAULT_PATH, EX_CONFIG, Config, ConfigError, load
 
+PINS_VARIABLE: Final = "FEDGE_PIN_DIR"
+"""Where the unit shows the daemon its pins: systemd keeps /sys/fs/bpf itself closed to everybody but root."""
 EX_OK: Final = 0
 EX_FAILED: Final = 1
 EX_USAGE: Final = 2
@@ -119,6 +125,9 @@ def _run(config: Config, _: argparse.Namespace) -> int:
     from fedge_agent.store import StoreUnusableError  # noqa: PLC0415
 
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    pins = os.environ.get(PINS_VARIABLE)
+    if pins is not None:
+        config = dataclasses.replace(config, kernel=msgspec.structs.replace(config.kernel, pin_dir=pins))
     try:
         if not waiting.until_clear(config.state_dir):
             return EX_OK

@@ -14,7 +14,6 @@ JOB = "digits"
 AGENT = """
 [consent]
 allow_small_cohort = true
-minimum_cohort = 2
 
 [sources.readings]
 kind = "directory"
@@ -54,10 +53,10 @@ JOB_DOCUMENT = {
         "privacy": {"floor": 2},
         "admission": {},
         "rewards": {"perRound": "0", "rule": "participation-v1"},
-        "rollout": {"rounds": 3},
+        "rollout": {"rounds": 5000},
     },
 }
-ROUNDS = f"fedgectl get rounds {JOB} -o json"
+ROUNDS = f"fedgectl get rounds --job {JOB} -o json"
 LIBRARIES = sorted(Path(__file__).with_name("libraries").glob("*.py"))
 LEFTOVERS = (
     "find / -xdev \\( -path /proc -o -path /sys -o -path /shared -o -path /var/log -o -path /var/lib/apt -o"
@@ -168,7 +167,7 @@ def test_the_daemon_runs_without_any_privilege(enrolled):
 def test_two_devices_complete_the_first_round(founded, enrolled):
     (founded.shared / "job.yaml").write_text(yaml.safe_dump(JOB_DOCUMENT))
     founded.do("fedgectl apply -f /shared/job.yaml")
-    done = founded.wait(ROUNDS, lambda d: '"completed"' in d.text, timeout_s=240)
+    done = founded.wait(ROUNDS, lambda d: '"finished"' in d.text, timeout_s=150)
     first = json.loads(done.text)
     assert first, done.text
     for machine in enrolled:
@@ -184,20 +183,18 @@ def test_the_worker_ran_confined_under_the_units_filter(enrolled):
 
 def test_an_upgrade_keeps_enrolment_and_the_owners_edits(founded, enrolled, installed):
     machine = enrolled[0]
-    before = machine.do("fedge-agent status -o json | grep '\"device\"'")
+    before = json.loads(machine.run("fedge-agent status -o json").text)["device"]
     edited = (machine.root / "etc/fedge/agent.toml").read_text()
     machine.do(f"apt-get install -y --no-install-recommends fedge-agent={installed[1]}")
     assert machine.do("dpkg-query -W -f '${Version}' fedge-agent") == installed[1]
     assert (machine.root / "etc/fedge/agent.toml").read_text() == edited
     machine.wait("fedge-agent status -o json", lambda d: '"connected": true' in d.text, timeout_s=60)
-    assert machine.do("fedge-agent status -o json | grep '\"device\"'") == before
+    assert json.loads(machine.run("fedge-agent status -o json").text)["device"] == before
 
 
 def test_an_agent_of_the_previous_version_completes_a_round_beside_the_new_one(founded, enrolled):
-    def completed(done):
-        return done.text.count('"completed"') >= 3
-
-    founded.wait(ROUNDS, completed, timeout_s=240)
+    before = founded.do(ROUNDS).count('"finished"')
+    founded.wait(ROUNDS, lambda d: d.text.count('"finished"') > before + 1, timeout_s=150)
 
 
 def test_a_version_that_was_replaced_can_be_had_back(enrolled, installed):
@@ -208,7 +205,7 @@ def test_a_version_that_was_replaced_can_be_had_back(enrolled, installed):
 
 def test_a_kill_is_followed_by_one_restart(enrolled):
     machine = enrolled[1]
-    machine.do("systemctl kill --signal=KILL fedge-agent")
+    machine.do("systemctl kill --kill-whom=main --signal=KILL fedge-agent")
     machine.wait("systemctl show -P NRestarts fedge-agent", lambda d: d.text.strip() == "1", timeout_s=90)
     machine.wait("fedge-agent status -o json", lambda d: '"connected": true' in d.text, timeout_s=90)
 
@@ -217,7 +214,7 @@ def test_a_configuration_that_cannot_be_used_stops_the_unit_with_its_line_and_wi
     machine = enrolled[1]
     path = machine.root / "etc/fedge/agent.toml"
     good = path.read_text()
-    path.write_text(good + "\n[worker]\nmemory_max_mib = 1\n")
+    path.write_text(good.replace("#memory_max_mib = 128", "memory_max_mib = 1"))
     machine.run("systemctl restart fedge-agent")
     shown = machine.do("systemctl show fedge-agent -p ActiveState,NRestarts,ExecMainStatus")
     assert "ActiveState=failed" in shown
@@ -256,7 +253,7 @@ def test_a_tampered_archive_is_refused(operator, devices, archive, machines):
         done = machine.run("apt-get update -o Acquire::http::No-Cache=true")
         assert done.status != 0
         assert "Hash Sum mismatch" in done.text or "unexpected size" in done.text
-        assert machine.run("apt-get install -y --no-install-recommends fedge-agent").status != 0
+        assert "9.1.0" not in machine.run("apt-cache madison fedge-agent").text
     finally:
         packages.write_bytes(honest[0])
         zipped.write_bytes(honest[1])

@@ -69,11 +69,12 @@ def test_the_daemon_proves_it_itself_without_a_capability_though_bpffs_is_closed
 
 
 def test_of_all_pins_the_daemon_sees_its_own_alone(device):
-    device.do("mkdir -p /sys/fs/bpf/somebody-elses")
-    pid = device.do("systemctl show -P MainPID fedge-agent").strip()
-    seen = device.do(f"nsenter --target {pid} --mount ls /sys/fs/bpf")
-    assert seen.split() == ["fedge"]
-    device.do("rmdir /sys/fs/bpf/somebody-elses")
+    as_the_daemon = (
+        "nsenter --target $(systemctl show -P MainPID fedge-agent) --mount setpriv --reuid fedge --regid fedge"
+    )
+    assert "fedge_count" in device.do(f"{as_the_daemon} --clear-groups ls /run/fedge/bpf")
+    refused = device.run(f"{as_the_daemon} --clear-groups ls /sys/fs/bpf")
+    assert "Permission denied" in refused.text
 
 
 def test_under_require_a_loader_that_fails_fails_the_start(device):

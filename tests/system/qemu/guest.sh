@@ -26,7 +26,7 @@ until_true() {
 
 status_has() { fedge-agent status -o json | grep -q "$1"; }
 restarts() { [[ $(systemctl show -P NRestarts fedge-agent) == "$1" ]]; }
-completed() { (($(fedgectl get rounds vm -o json | grep -c '"completed"') >= $1)); }
+completed() { (($(fedgectl get rounds --job vm -o json | grep -c '"finished"') >= $1)); }
 second() { fedge-agent --config /etc/fedge/second.toml "$@"; }
 unit=/sys/fs/cgroup/fedge.slice/fedge-agent.service
 
@@ -78,10 +78,10 @@ P
     result forbidden-refused refused 127.0.0.1 22
     start_second
 
-    systemctl kill --signal=STOP fedge-agent
+    systemctl kill --kill-whom=main --signal=STOP fedge-agent
     result watchdog until_true 180 restarts 1
     result connected-after-watchdog until_true 180 status_has '"connected": true'
-    systemctl kill --signal=KILL fedge-agent
+    systemctl kill --kill-whom=main --signal=KILL fedge-agent
     result kill until_true 120 restarts 2
     result connected-after-kill until_true 180 status_has '"connected": true'
 
@@ -98,7 +98,7 @@ P
 else
     result device-is-back until_true 300 status_has '"connected": true'
     result enforced-after-cut status_has '"enforced": true'
-    before=$(fedgectl get rounds vm -o json | grep -c '"completed"')
+    before=$(fedgectl get rounds --job vm -o json | grep -c '"finished"')
     start_second
     result rounds-go-on until_true 600 completed $((before + 1))
     result signed-once-after-cut no_double

@@ -25,7 +25,6 @@ KERNEL_OPTIONS = (
 AGENT = """
 [consent]
 allow_small_cohort = true
-minimum_cohort = 2
 
 [sources.readings]
 kind = "directory"
@@ -67,7 +66,7 @@ JOB = {
         "privacy": {"floor": 2},
         "admission": {},
         "rewards": {"perRound": "0", "rule": "participation-v1"},
-        "rollout": {"rounds": 40},
+        "rollout": {"rounds": 5000},
     },
 }
 
