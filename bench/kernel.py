@@ -304,10 +304,11 @@ async def _until(
 async def react(ground: Ground) -> dict[str, Any]:
     """How soon training pauses once a load begins, and goes on once it ends; None on a machine that is never quiet."""
     ground.attach("object")
-    busiest_us = await run_queue_p95_us(ground, 15)
-    # By run-queue latency alone; on a machine that others keep busy the marks lie above what they cause.
-    marks = Mark(max(1000.0, 1.5 * busiest_us), max(2000.0, 2.0 * busiest_us))
-    policy = dataclasses.replace(POLICY, run_queue_p95_us=marks, cpu_some=_NEVER, memory_some=_NEVER, io_some=_NEVER)
+    policy = await policy_for(ground)
+    policy = dataclasses.replace(
+        policy, cpu_some=_NEVER, memory_some=_NEVER, io_some=_NEVER
+    )  # by run-queue latency alone
+    marks = policy.run_queue_p95_us
     pauses: list[float] = []
     resumes: list[float] = []
     reasons: list[str] = []
@@ -339,6 +340,15 @@ async def react(ground: Ground) -> dict[str, Any]:
     }
 
 
+async def policy_for(ground: Ground) -> AdmissionPolicy:
+    """The default marks on a quiet machine; on one that others keep busy, marks above what they cause."""
+    busiest_us = await run_queue_p95_us(ground, 15)
+    if busiest_us <= POLICY.run_queue_p95_us.low:
+        return POLICY
+    marks = Mark(1.5 * busiest_us, 2.0 * busiest_us)
+    return dataclasses.replace(POLICY, run_queue_p95_us=marks, cpu_some=_NEVER, memory_some=_NEVER, io_some=_NEVER)
+
+
 async def run_queue_p95_us(ground: Ground, windows: int) -> float:
     """The highest of so many windows, as admission sees them."""
     highest = 0.0
@@ -360,11 +370,12 @@ async def foreground(ground: Ground, pairs: int, seconds: float) -> dict[str, An
     p50: dict[str, list[float]] = {mode: [] for mode in modes}
     p99: dict[str, list[float]] = {mode: [] for mode in modes}
     trained_s = []
+    policy = await policy_for(ground)
     for number in range(pairs):
         order = list(modes)
         random.Random(number).shuffle(order)  # noqa: S311 - an order, no secret
         for mode in order:
-            late, used_s = await one_run(ground, mode, seconds)
+            late, used_s = await one_run(ground, mode, seconds, policy)
             p50[mode].append(statistics.median(late) * 1000)
             p99[mode].append(statistics.quantiles(late, n=100)[98] * 1000)
             if mode == "ours":
@@ -374,6 +385,7 @@ async def foreground(ground: Ground, pairs: int, seconds: float) -> dict[str, An
     }
     return {
         "pairs": pairs,
+        "marks_us": [round(policy.run_queue_p95_us.low), round(policy.run_queue_p95_us.high)],
         "p50_ms": {mode: round(statistics.median(values), 3) for mode, values in p50.items()},
         "p99_ms": {mode: round(statistics.median(values), 3) for mode, values in p99.items()},
         "p99_ratio_to_none": ratios,
@@ -382,11 +394,11 @@ async def foreground(ground: Ground, pairs: int, seconds: float) -> dict[str, An
     }
 
 
-async def one_run(ground: Ground, mode: str, seconds: float) -> tuple[list[float], float]:
+async def one_run(ground: Ground, mode: str, seconds: float, policy: AdmissionPolicy) -> tuple[list[float], float]:
     """Lateness of every period in s, and the CPU time of our trainer."""
     if mode == "ours":
         decisions: list[tuple[float, Decision]] = []
-        async with managed(ground, decisions) as control:
+        async with managed(ground, decisions, policy) as control:
             await _until(decisions, State.RUNNING, 2)
             before_s = control.cpu_seconds() or 0.0
             late = await _latencies(seconds)
