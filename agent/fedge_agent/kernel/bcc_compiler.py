@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from fedge_agent.kernel.programs import MAPS, ObjectName, Program, programs_of
 
 INSTALLED_HEADERS = Path("/usr/share/fedge/bcc")
 REPOSITORY_HEADERS = Path(__file__).parents[3] / "bpf" / "bcc"
+DISTRIBUTION_MODULES = Path("/usr/lib/python3/dist-packages")
 _CURE = "apt install python3-bpfcc"
 
 
@@ -42,6 +44,23 @@ def default_headers() -> Path:
     return INSTALLED_HEADERS if INSTALLED_HEADERS.is_dir() else REPOSITORY_HEADERS
 
 
+def _bcc() -> Any:
+    """The class bcc.BPF; the distribution's, also where the interpreter is an environment that does not show it.
+
+    Raises:
+        BccMissingError: it is not installed.
+    """
+    before = list(sys.path)
+    sys.path.append(str(DISTRIBUTION_MODULES))
+    try:
+        from bcc import BPF  # noqa: PLC0415 - 64 MB, only for who needs it
+    except ImportError as error:
+        raise BccMissingError(f"bcc cannot be imported ({error}); {_CURE}") from error
+    finally:
+        sys.path[:] = before
+    return BPF
+
+
 class CompiledSource:
     """One expanded source (build/*.bcc.c), compiled by bcc and loaded, with maps of its own.
 
@@ -63,15 +82,12 @@ class CompiledSource:
         headers: Path | None = None,
     ) -> None:
         os.environ["BCC_KERNEL_SOURCE"] = str(headers or default_headers())
-        try:
-            from bcc import BPF  # noqa: PLC0415 - 64 MB, only for who needs it
-        except ImportError as error:
-            raise BccMissingError(f"bcc cannot be imported ({error}); {_CURE}") from error
+        compile_source = _bcc()
         flags = ["-w", *(f"-D{key}={value}" for key, value in defines.items())]
         if not source.is_file():
             raise BccError(f"{source} does not exist; build it with `make -C bpf`")
         try:
-            self._module: Any = BPF(src_file=str(source), cflags=flags)
+            self._module: Any = compile_source(src_file=str(source), cflags=flags)
             wanted = [p for p in programs_of(name) if p.name not in left_out]
             self._programs = {p.name: self._load(p) for p in wanted}
             names = [item.name for item in MAPS if item.object_name is name]
