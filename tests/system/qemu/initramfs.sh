@@ -4,7 +4,7 @@ mount -t proc p /proc
 mount -t sysfs s /sys
 mount -t devtmpfs d /dev
 cd /m || exit 1
-for module in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk; do
+for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk; do
     [ ! -f "$module.ko" ] || insmod "$module.ko"
 done
 tries=0
