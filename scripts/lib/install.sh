@@ -71,9 +71,12 @@ install_npm() {
         say "no contracts' toolchain (forge, anvil): node and npm are missing (apt-get install nodejs npm)"
         return 0
     fi
+    # Not optional dependencies: npm leaves those out, without a word, for the Node.js of Debian 12, which they do not need.
+    local parts=()
+    [[ $(uname -m) == x86_64 ]] || parts=(--omit=dev)
     say "installing the contracts' toolchain: forge, anvil, solc"
     logged npm "see the log; \`npm ci\` in contracts/ by hand shows more" \
-        npm ci --prefix "$ROOT/contracts" --ignore-scripts --no-audit --no-fund || return 0
+        npm ci --prefix "$ROOT/contracts" --ignore-scripts --no-audit --no-fund "${parts[@]}" || return 0
     stamp npm "$hash"
 }
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,13 +17,13 @@ import httpx
 
 from fedge_coordinator.demo import summary as summaries
 from fedge_coordinator.demo.display import Display
+from fedge_coordinator.demo.kernel import PRIVATE_MOUNTS
 from fedge_coordinator.demo.observing import Api, EventFeed
 from fedge_coordinator.demo.processes import DemoError, run
 from fedge_coordinator.demo.programs import find, program
 from fedge_coordinator.demo.scenario import Scenario
 from fedge_coordinator.demo.stage import JOB, Builder, Options, Stage
 
-_PRIVATE = "FEDGE_DEMO_PRIVATE_MOUNTS"
 _INTERRUPTED = 130
 _POLL_S = 0.2
 _ROUND_TIMEOUT_S = 90.0
@@ -161,10 +162,13 @@ def _check(stage: Stage) -> None:
 def _own_mounts() -> None:
     """As root, move to a mount namespace of our own: what the demo mounts is gone with it."""
     unshare = find("unshare")
-    if os.geteuid() != 0 or os.environ.get(_PRIVATE) or unshare is None:
+    if os.geteuid() != 0 or os.environ.get(PRIVATE_MOUNTS) or unshare is None:
         return
-    command = [unshare, "--mount", "--propagation", "private", sys.executable, "-m", "fedge_coordinator.demo"]
-    os.execve(unshare, [*command, *sys.argv[1:]], {**os.environ, _PRIVATE: "1"})  # noqa: S606 - ourselves
+    apart = [unshare, "--mount", "--propagation", "private"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:  # noqa: S603 - only asked
+        return  # as in a chroot, whose root is no mount
+    command = [*apart, sys.executable, "-m", "fedge_coordinator.demo", *sys.argv[1:]]
+    os.execve(unshare, command, {**os.environ, PRIVATE_MOUNTS: "1"})  # noqa: S606 - ourselves
 
 
 def _interrupted(_signum: int, _frame: FrameType | None) -> NoReturn:

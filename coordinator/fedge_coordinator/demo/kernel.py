@@ -11,6 +11,8 @@ from fedge_coordinator.demo.processes import DemoError, run
 from fedge_coordinator.demo.programs import REPOSITORY, program
 
 _OBJECTS = REPOSITORY / "bpf" / "build"
+PRIVATE_MOUNTS = "FEDGE_DEMO_PRIVATE_MOUNTS"
+"""Set in the environment when what is mounted here is seen by the demo alone."""
 _TRACEFS = Path("/sys/kernel/tracing")
 _RMDIR_TRIES = 50
 
@@ -39,7 +41,7 @@ class KernelStage:
         """
         self._bpffs.mkdir(exist_ok=True)
         _mount("bpf", self._bpffs)
-        if not (_TRACEFS / "events").exists():
+        if os.environ.get(PRIVATE_MOUNTS) and not (_TRACEFS / "events").exists():
             with contextlib.suppress(DemoError):
                 _mount("tracefs", _TRACEFS)
         self._root.mkdir()

@@ -60,18 +60,18 @@ def test_waits_from_before_a_break_are_not_taken_for_long_ones(fedge_bpf, cgroup
 
 
 def test_tasks_at_nice_19_are_left_out(fedge_bpf, cgroup, pin_dir):
-    """Measured against the same work at nice 0, for the machine is never silent."""
+    """Measured against the same work at nice 0, for the machine is never silent; of each the quietest of five runs."""
     fedge_bpf("attach", "--cgroup", str(cgroup))
     script = "import time\nfor _ in range(3000): time.sleep(0)\nfor _ in range(3000): time.sleep(1e-6)"
     with MapReader(pin_dir) as reader:
         reader.switch_scheduler_probes(on=True)
-        counts = []
-        for nice in ("0", "19"):
+        counts: dict[str, list[int]] = {"0": [], "19": []}
+        for nice in ("0", "19") * 5:
             before = sum(reader.run_queue())
             subprocess.run(["nice", "-n", nice, sys.executable, "-c", script], check=True)
-            counts.append(sum(reader.run_queue()) - before)
-    assert counts[0] >= 3000
-    assert counts[1] <= counts[0] - 2500
+            counts[nice].append(sum(reader.run_queue()) - before)
+    assert min(counts["0"]) >= 3000
+    assert min(counts["19"]) <= min(counts["0"]) - 2500
 
 
 def test_execs_are_counted(fedge_bpf, cgroup, pin_dir):
