@@ -92,7 +92,7 @@ P
     result first-round until_true 600 completed 1
     result signed-once no_double
     # in the middle of a later round, as soon as its worker is there
-    until_true 240 test -s $unit/worker/cgroup.procs
+    until_true 240 grep -q . $unit/worker/cgroup.procs
     echo 'CUT NOW'
     sleep 600
 else
