@@ -74,11 +74,10 @@ def test_the_list_of_what_is_vendored_names_every_distribution_in_the_tree(name,
     assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.5")
     names = {(part["name"], part["version"]) for part in listed["components"]}
     present = set()
-    for info in tree.rglob("*.dist-info"):
-        distribution, version = info.name.removesuffix(".dist-info").rsplit("-", 1)
+    for info in (*tree.rglob("*.dist-info"), *tree.rglob("*.egg-info")):
+        distribution, version = info.stem.split("-")[:2]
         present.add((re.sub(r"[-_.]+", "-", distribution).lower(), version))
-    assert present - names == {("fedge", listed["metadata"]["component"]["version"])} - names
-    assert names <= present
+    assert {part for part in present if part[0] != "fedge"} == names
     assert all(part["properties"] for part in listed["components"]), "each was locked by hash"
     assert all(part["licenses"] for part in listed["components"])
 
