@@ -1,6 +1,6 @@
 """What Prometheus learns of the coordinator. No label carries a device, so the number of series is bounded."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -107,9 +107,9 @@ class Metrics:
         """A round ended without one."""
         self._rounds.labels(job, "aborted").inc()
 
-    def settlement_pending(self, entries: int) -> None:
-        """How many settlement entries are not final."""
-        self._settlement_pending.set(entries)
+    def watch_settlement(self, pending: Callable[[], int]) -> None:
+        """Show, at each scrape, how many settlement entries are not final."""
+        self._settlement_pending.set_function(pending)
 
     def certificate_expires(self, unix_seconds: float) -> None:
         """When the coordinator's own certificate ends."""

@@ -167,6 +167,7 @@ class _Service:
             lambda: [binding_of(member) for member in members.all()],
             clock_ms,
         )
+        metrics.watch_settlement(lambda: settler.pending)
         post = Post(connection, config.fleet, _private_key(Path(config.identity.key)))
         blobs = BlobPublisher(connection, config.fleet)
         intake = Intake(config.fleet, LoggedMembership(members, store.devices.revoked))

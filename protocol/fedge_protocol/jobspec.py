@@ -16,8 +16,6 @@ from fedge_protocol.faults import Fault, faults
 from fedge_protocol.ids import JOB_PATTERN
 from fedge_protocol.messages import MAX_COHORT
 
-API_VERSION: Final = "fedge.dev/v1alpha1"
-KIND: Final = "TrainingJob"
 SECURE_FLOOR: Final = 16
 """The fewest devices in a sum that the secure profile FSA/1 vouches for."""
 MAX_TOKEN_UNITS: Final = 2**128 - 1

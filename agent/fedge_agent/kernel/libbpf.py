@@ -232,11 +232,6 @@ class LoadedObject:
         """Names of all maps of the object."""
         return tuple(self._lib.bpf_map__name(m).decode() for m in self._each(self._lib.bpf_object__next_map))
 
-    def program_names(self) -> tuple[str, ...]:
-        """Names of all programs of the object."""
-        every = self._each(self._lib.bpf_object__next_program)
-        return tuple(self._lib.bpf_program__name(p).decode() for p in every)
-
     def program(self, name: str) -> int:
         """The libbpf handle of a program."""
         found = self._lib.bpf_object__find_program_by_name(self._handle, name.encode())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fedge_agent.kernel import budget as budgets
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.allowlist import Allowed
-from fedge_agent.kernel.records import BUDGET, PEER, RULE, Budget, Rule
+from fedge_agent.kernel.records import BUDGET, PEER, Budget, Rule
 
 MAX_RATE_BYTES_PER_S = 0xFFFFFFFE  # SO_MAX_PACING_RATE takes 32 bits, all ones meaning unlimited
 
@@ -48,11 +48,6 @@ def put(policy: NetworkPolicy, map_fd: Callable[[str], int], prior: Budget | Non
         if not counting or wanted != prior:  # the kernel goes on counting: never put an older number back
             libbpf.update(map_fd("fedge_budget"), bytes(4), wanted.encode(), "the budget")
     libbpf.update(map_fd("fedge_rule"), bytes(4), policy.rule.encode(), "the rule")
-
-
-def rule_of(map_fd: int) -> Rule:
-    """What a rule map says."""
-    return Rule.decode(libbpf.lookup(map_fd, bytes(4), RULE.size, "the rule"))
 
 
 def set_allowed(map_fd: int, allow: tuple[Allowed, ...]) -> None:

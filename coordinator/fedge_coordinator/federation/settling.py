@@ -49,6 +49,11 @@ class Settler:
         self._excuses: dict[str, str] = {}
         self.backlog: Backlog | None = None
 
+    @property
+    def pending(self) -> int:
+        """Entries that are not final yet, as of the last step."""
+        return 0 if self.backlog is None else self.backlog.waiting + self.backlog.unconfirmed + self.backlog.failed
+
     def poke(self) -> None:
         """There is something new to carry out."""
         self._wake.set()

@@ -50,17 +50,6 @@ class Seating:
             for e in self.entries
         )
 
-    def seat_of(self, device: str) -> int:
-        """The seat of a device.
-
-        Raises:
-            RefusedError: `not-in-cohort`.
-        """
-        for seat, entry in enumerate(self.entries):
-            if entry.device == device:
-                return seat
-        raise RefusedError(Reason.NOT_IN_COHORT, device)
-
     def key_of(self, seat: int) -> ec.EllipticCurvePublicKey:
         """The identity key in a seat's certificate, which enrolment has checked to be P-256."""
         key = x509.load_der_x509_certificate(self.entries[seat].certificate).public_key()

@@ -62,3 +62,11 @@ def test_devices_are_counted_by_state_and_never_named(tmp_path: Path):
     assert 'fedge_coordinator_devices{state="revoked"} 1.0' in found
     assert 'fedge_coordinator_jobs{status="pending"} 0.0' in found
     assert "abab" not in "\n".join(found)
+
+
+def test_what_settlement_has_not_carried_out_is_read_at_each_scrape():
+    metrics, pending = Metrics("1"), [3]
+    metrics.watch_settlement(lambda: pending[0])
+    assert metrics.registry.get_sample_value("fedge_coordinator_settlement_pending") == 3
+    pending[0] = 0
+    assert metrics.registry.get_sample_value("fedge_coordinator_settlement_pending") == 0
