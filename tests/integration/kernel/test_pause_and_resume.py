@@ -107,7 +107,8 @@ class InjectedPressure:
 
 
 async def until_frozen(control: WorkerControl, *, frozen: bool) -> None:
-    async with asyncio.timeout(10):
+    """A task is frozen once it has run into the freezer, and behind a full CPU SCHED_IDLE lets it run every few seconds."""
+    async with asyncio.timeout(60):
         while control.frozen is not frozen:  # noqa: ASYNC110 - the kernel offers a file, no event
             await asyncio.sleep(0.005)
 
