@@ -51,6 +51,25 @@ def test_the_workers_own_waiting_is_not_held_against_it(machine):
     assert signals.memory_some == 0.0
 
 
+def test_a_starved_workers_waiting_does_not_hide_that_of_the_cgroups_beside_it(machine):
+    """Behind a full CPU a SCHED_IDLE worker waits all the time, so the system's stall less its own is nothing."""
+    for name in ("container", "container/unit", "container/unit/worker", "container/shop"):
+        (machine / name).mkdir()
+
+    def stall(total_us):
+        for name in ("container", "container/unit/worker", "container/shop"):
+            write(machine / name / "cpu.pressure", total_us)
+
+    sampler = SignalSampler(root=machine, top=machine / "container")
+    stall(0)
+    sampler.exclude(machine / "container/unit/worker")
+    sampler.sample(0.0)
+    stall(200_000)
+    signals = sampler.sample(0.2)
+    assert signals is not None
+    assert signals.cpu_some == pytest.approx(1.0)
+
+
 def test_what_the_machine_does_not_tell_is_none_not_zero(tmp_path):
     sampler = SignalSampler(root=tmp_path)
     sampler.sample(0.0)
