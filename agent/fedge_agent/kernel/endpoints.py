@@ -15,13 +15,22 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fedge_agent.kernel.allowlist import Allowed, Resolve, Rule, resolve_by_system
+from fedge_agent.kernel.allowlist import Allowed, Rule
 from fedge_agent.kernel.errors import NameUnknownError, ResolverError
 from fedge_agent.kernel.records import Address
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fedge_agent.kernel.dns import Answer
+
 DEFAULT_EXPIRY_S = 3600
+UNKNOWN_TTL_S = 300
 MAX_FILE_BYTES = 1024 * 1024
-_VERSION = 1
+SHORTEST_TTL_S, LONGEST_TTL_S = 30, 3600
+"""A name server may neither keep this device asking nor bind it to an answer for days."""
+MOST_KEPT = 32
+"""Former addresses of one name that stay allowed: answers that change every time must not fill the allow-list."""
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,12 +40,14 @@ class Resolved:
     Attributes:
         host: as the rule says: a name or an address.
         addresses: each with the time (CLOCK_BOOTTIME, s) until which it is allowed; None: without end.
+        fresh_until_s: when the name server's word ends (CLOCK_BOOTTIME); None: an address needs no name server.
     """
 
     host: str
     port: int
     protocol: str
     addresses: tuple[tuple[Address, int | None], ...]
+    fresh_until_s: int | None = None
 
     def entries(self, rule: Rule) -> tuple[Allowed, ...]:
         """The allow entries: the rule's network, or one for each address."""
@@ -51,25 +62,29 @@ def boot_time_s() -> int:
 
 
 class Resolver:
-    """Resolves rules, keeping an address that a name no longer has until it expires.
+    """Resolves rules, keeping an address that a name no longer has until it expires. Asks once for each name.
 
     Args:
         known: endpoints of the former refresh.
-        expiry_s: how long an address stays allowed after it was last seen; getaddrinfo tells no TTL.
+        grace_s: how long an address stays allowed after the name server's word for it has ended, so that connections
+            outlive a change.
+        ask_for: name to answer; by default the DNS (`fedge_agent.kernel.dns`).
+        now_s: CLOCK_BOOTTIME.
     """
 
     def __init__(
         self,
         known: Iterable[Resolved] = (),
         *,
-        expiry_s: int = DEFAULT_EXPIRY_S,
-        ask: Resolve = resolve_by_system,
+        grace_s: int = DEFAULT_EXPIRY_S,
+        ask_for: "Callable[[str], Answer] | None" = None,
         now_s: Callable[[], int] = boot_time_s,
     ) -> None:
-        self._known = {(item.host, item.port, item.protocol): item.addresses for item in known}
-        self._expiry_s = expiry_s
-        self._ask = ask
+        self._known = {(item.host, item.port, item.protocol): item for item in known}
+        self._grace_s = grace_s
+        self._ask_for = ask_for or _ask_dns
         self._now_s = now_s
+        self._answers: dict[str, Answer | NameUnknownError | ResolverError] = {}
         self.warnings: list[str] = []
 
     def endpoint(self, rule: Rule) -> Resolved:
@@ -85,17 +100,49 @@ class Resolver:
             address = rule.where.network_address
             return Resolved(str(address), rule.port, protocol, ((address, None),) if single else ())
         now_s = self._now_s()
-        former = self._known.get((rule.where, rule.port, protocol), ())
-        kept = {address: until for address, until in former if until is not None and until > now_s}
+        former = self._known.get((rule.where, rule.port, protocol))
+        kept = {a: until for a, until in former.addresses if until is not None and until > now_s} if former else {}
+        answer = self._answer(rule.where)
+        fresh: dict[Address, int | None] = {}
+        fresh_until_s = now_s
+        if not isinstance(answer, Exception):
+            said_s = UNKNOWN_TTL_S if answer.ttl_s is None else answer.ttl_s
+            fresh_until_s = now_s + min(max(said_s, SHORTEST_TTL_S), LONGEST_TTL_S)
+            fresh = dict.fromkeys(answer.addresses, fresh_until_s + self._grace_s)
+        elif kept:
+            self._warn(f"{answer}; its known addresses serve until they expire")
+        else:
+            raise answer
+        both: dict[Address, int | None] = dict(sorted(kept.items(), key=_latest_first)[:MOST_KEPT]) | fresh
+        listed = tuple(sorted(both.items(), key=lambda item: str(item[0])))
+        return Resolved(rule.where, rule.port, protocol, listed, fresh_until_s)
+
+    def _answer(self, name: str) -> "Answer | NameUnknownError | ResolverError":
+        if name in self._answers:
+            return self._answers[name]
         try:
-            fresh = dict.fromkeys(self._ask(rule.where), now_s + self._expiry_s)
+            answer = self._ask_for(name)
         except (NameUnknownError, ResolverError) as error:
-            if not kept:
-                raise
-            self.warnings.append(f"{error}; its known addresses serve until they expire")
-            fresh = {}
-        both: dict[Address, int | None] = {**kept, **fresh}
-        return Resolved(rule.where, rule.port, protocol, tuple(sorted(both.items(), key=lambda item: str(item[0]))))
+            self._answers[name] = error
+            return error
+        for note in answer.notes:
+            self._warn(note)
+        self._answers[name] = answer
+        return answer
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def _ask_dns(name: str) -> "Answer":
+    from fedge_agent.kernel.dns import ask  # noqa: PLC0415 - only where there are names
+
+    return ask(name)
+
+
+def _latest_first(item: tuple[Address, int]) -> int:
+    return -item[1]
 
 
 def write_endpoints(path: Path, endpoints: Iterable[Resolved]) -> None:
@@ -107,6 +154,7 @@ def write_endpoints(path: Path, endpoints: Iterable[Resolved]) -> None:
                 "host": item.host,
                 "port": item.port,
                 "protocol": item.protocol,
+                "fresh_until_boot_s": item.fresh_until_s,
                 "addresses": [{"address": str(a), "until_boot_s": until} for a, until in item.addresses],
             }
             for item in endpoints
@@ -151,15 +199,25 @@ def _decoded(plain: dict[str, object]) -> Resolved:
         (ipaddress.ip_address(item["address"]), None if item["until_boot_s"] is None else int(item["until_boot_s"]))
         for item in listed
     )
-    return Resolved(str(plain["host"]), int(str(plain["port"])), str(plain["protocol"]), addresses)
+    fresh = plain["fresh_until_boot_s"]
+    fresh_until_s = None if fresh is None else int(str(fresh))
+    return Resolved(str(plain["host"]), int(str(plain["port"])), str(plain["protocol"]), addresses, fresh_until_s)
+
+
+def endpoint_of(endpoints: Iterable[Resolved], host: str, port: int) -> Resolved | None:
+    """What the refresher wrote about `host:port` by TCP."""
+    found = (item for item in endpoints if (item.host, item.port, item.protocol) == (host, port, "tcp"))
+    return next(found, None)
 
 
 def addresses_of(endpoints: Iterable[Resolved], host: str, port: int, now_s: int) -> tuple[str, ...]:
-    """Where the daemon may connect for `host:port` by TCP; empty: nowhere, the refresher has not allowed it."""
-    return tuple(
-        str(address)
-        for item in endpoints
-        if (item.host, item.port, item.protocol) == (host, port, "tcp")
-        for address, until in item.addresses
-        if until is None or until > now_s
-    )
+    """Where the daemon may connect for `host:port` by TCP; empty: nowhere, the refresher has not allowed it.
+
+    Those of the name server's latest answer come first.
+    """
+    found = endpoint_of(endpoints, host, port)
+    if found is None:
+        return ()
+    good = [(address, until) for address, until in found.addresses if until is None or until > now_s]
+    newest = max((until for _, until in good if until is not None), default=None)
+    return tuple(str(address) for address, _ in sorted(good, key=lambda item: item[1] != newest))

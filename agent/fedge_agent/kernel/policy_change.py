@@ -60,7 +60,7 @@ def wanted_by(arguments: argparse.Namespace) -> Wanted:
         return Wanted(mode, None, settings.cgroup, (), None, ())
     resolver = Resolver(
         read_endpoints(place, owner_uid=os.geteuid()) if place is not None else (),
-        expiry_s=arguments.address_expiry_s or settings.address_expiry_s or DEFAULT_EXPIRY_S,
+        grace_s=arguments.address_expiry_s or settings.address_expiry_s or DEFAULT_EXPIRY_S,
     )
     allow, endpoints = resolve(rules, resolver)
     rate = settings.rate_bytes_per_s if arguments.rate_kib_per_s is None else arguments.rate_kib_per_s * _KIB

@@ -4,7 +4,8 @@ import os
 import pytest
 
 from fedge_agent.kernel.allowlist import read_rule
-from fedge_agent.kernel.endpoints import Resolver, addresses_of, read_endpoints, write_endpoints
+from fedge_agent.kernel.dns import Answer
+from fedge_agent.kernel.endpoints import MOST_KEPT, Resolver, addresses_of, read_endpoints, write_endpoints
 from fedge_agent.kernel.errors import NameUnknownError, ResolverError
 
 RULE = read_rule("broker.example:8883/tcp")
@@ -16,27 +17,68 @@ class Names:
 
     def __init__(self, *addresses):
         self.addresses = addresses
+        self.ttl_s = 60
         self.error = None
+        self.asked = 0
 
     def __call__(self, name):
         assert name == "broker.example"
+        self.asked += 1
         if self.error:
             raise self.error
-        return self.addresses
+        return Answer(self.addresses, self.ttl_s)
 
 
 def resolver(names, known=(), now_s=100):
-    return Resolver(known, expiry_s=60, ask=names, now_s=lambda: now_s)
+    return Resolver(known, grace_s=40, ask_for=names, now_s=lambda: now_s)
 
 
-def test_an_address_that_a_name_no_longer_has_stays_until_it_expires():
+def test_an_address_that_a_name_no_longer_has_stays_for_its_ttl_and_the_grace_time():
     names = Names(OLD)
     first = resolver(names).endpoint(RULE)
+    assert first.fresh_until_s == 160
     names.addresses = (NEW,)
     second = resolver(names, [first], 130).endpoint(RULE)
-    assert dict(second.addresses) == {OLD: 160, NEW: 190}
-    third = resolver(names, [second], 161).endpoint(RULE)
-    assert dict(third.addresses) == {NEW: 221}
+    assert dict(second.addresses) == {OLD: 200, NEW: 230}
+    third = resolver(names, [second], 201).endpoint(RULE)
+    assert dict(third.addresses) == {NEW: 301}
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "held_s"), [(0, 30), (5, 30), (61, 61), (86_400, 3600), (2**31 - 1, 3600), (None, 300)]
+)
+def test_a_ttl_is_kept_between_half_a_minute_and_an_hour(ttl_s, held_s):
+    names = Names(OLD)
+    names.ttl_s = ttl_s
+    found = resolver(names).endpoint(RULE)
+    assert found.fresh_until_s == 100 + held_s
+    assert dict(found.addresses) == {OLD: 100 + held_s + 40}
+
+
+def test_answers_that_change_every_time_do_not_fill_the_allow_list():
+    names = Names()
+    known = []
+    for number in range(4 * MOST_KEPT):
+        names.addresses = (ipaddress.ip_address(0x08080000 + number),)
+        known = [resolver(names, known).endpoint(RULE)]
+    assert len(known[0].addresses) == MOST_KEPT + 1
+    assert names.addresses[0] in dict(known[0].addresses)
+
+
+def test_a_name_of_two_rules_is_asked_for_once():
+    names = Names(OLD)
+    asker = resolver(names)
+    asker.endpoint(RULE)
+    asker.endpoint(read_rule("broker.example:443/tcp"))
+    assert names.asked == 1
+
+
+def test_the_addresses_of_the_latest_answer_come_first():
+    names = Names(ipaddress.ip_address("192.0.2.9"))
+    first = resolver(names).endpoint(RULE)
+    names.addresses = (ipaddress.ip_address("192.0.2.10"), ipaddress.ip_address("2001:db8::a"))
+    second = resolver(names, [first], 110).endpoint(RULE)
+    assert addresses_of([second], "broker.example", 8883, 110) == ("192.0.2.10", "2001:db8::a", "192.0.2.9")
 
 
 @pytest.mark.parametrize("error", [ResolverError("no answer"), NameUnknownError("no such name")])
@@ -45,10 +87,10 @@ def test_a_name_that_fails_keeps_its_known_addresses_without_prolonging_them(err
     known = resolver(names).endpoint(RULE)
     names.error = error
     again = resolver(names, [known], 120)
-    assert again.endpoint(RULE).addresses == ((OLD, 160),)
+    assert again.endpoint(RULE).addresses == ((OLD, 200),)
     assert "known addresses serve" in again.warnings[0]
     with pytest.raises(type(error)):
-        resolver(names, [known], 160).endpoint(RULE)
+        resolver(names, [known], 200).endpoint(RULE)
 
 
 def test_an_address_needs_no_resolver_and_never_expires():
@@ -68,7 +110,7 @@ def test_what_was_written_is_read_back_and_tells_where_to_connect(tmp_path):
     back = read_endpoints(path, owner_uid=os.geteuid())
     assert list(back) == found
     assert set(addresses_of(back, "broker.example", 8883, 100)) == {"192.0.2.1", "2001:db8::2"}
-    assert addresses_of(back, "broker.example", 8883, 160) == ()
+    assert addresses_of(back, "broker.example", 8883, 200) == ()
     assert addresses_of(back, "broker.example", 443, 100) == ()
     assert [entry.name for entry in path.parent.iterdir()] == ["endpoints"]
 

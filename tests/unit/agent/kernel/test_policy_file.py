@@ -85,7 +85,7 @@ def test_an_unknown_name_is_told_with_the_place_where_it_stands():
 
     rules = [written("192.0.2.1:1/tcp", "a:1"), written("brokr.example:1/tcp", "a:2")]
     with pytest.raises(PolicyError, match=r"a:2: rule 'brokr.example:1/tcp': host name 'brokr.example' is not known"):
-        resolve(rules, Resolver(ask=unknown))
+        resolve(rules, Resolver(ask_for=unknown))
 
 
 def test_a_file_that_others_may_write_is_refused(config):
