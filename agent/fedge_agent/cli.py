@@ -32,7 +32,8 @@ _EPILOG: Final = """examples:
   fedge-agent enroll fedge1.pGNmb28...   join a fleet with the token that its operator gave you
   fedge-agent status                     what the agent does now, and why
   fedge-agent status -o json             the same for programs
-  fedge-agent config check               every fault of /etc/fedge/agent.toml, with its line
+  fedge-agent config check               every fault of the configuration, with its file and line
+  fedge-agent config show                every setting in force, and where it comes from
   fedge-agent doctor                     what is missing on this device, and the cure
   fedge-agent pause; fedge-agent resume  no training for now; training again
   fedge-agent telemetry                  what the kernel tells about this device, live
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
+        if "raw_command" in options:  # it reads the configuration itself, or does without
+            return int(options.raw_command(options))
         config = load(options.config)
         return int(options.command(config, options))
     except ConfigError as error:
@@ -86,10 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", dest="output", action="store_const", const="json", help="same as -o json")
     status.set_defaults(command=_status)
 
-    configuration = commands.add_parser("config", help="the configuration file")
+    configuration = commands.add_parser("config", help="the configuration: agent.toml, agent.d/*.toml, environment")
     actions = configuration.add_subparsers(required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="read it as the daemon would; status 78 and each fault with its line")
-    check.set_defaults(command=_config_check)
+    for name, text in (
+        ("check", "read every layer as the daemon would; status 78 and each fault with its line"),
+        ("show", "every setting in force, and where it comes from"),
+    ):
+        action = actions.add_parser(name, help=text)
+        _add_output(action)
+        action.set_defaults(raw_command=_config, action=name)
 
     doctor = commands.add_parser("doctor", help="check this device")
     _add_output(doctor)
@@ -119,7 +127,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(config: Config, _: argparse.Namespace) -> int:
-    from fedge_agent import waiting  # noqa: PLC0415 - only the daemon pays for the daemon's imports
+    from fedge_agent import deferred  # noqa: PLC0415 - only the daemon pays for the daemon's imports
+
+    deferred.install()
+    from fedge_agent import waiting  # noqa: PLC0415
     from fedge_agent.identity.errors import IdentityError, NotEnrolledError  # noqa: PLC0415
     from fedge_agent.kernel_layer import AdmissionRequiredError  # noqa: PLC0415
     from fedge_agent.store import StoreUnusableError  # noqa: PLC0415
@@ -185,10 +196,10 @@ def _counts(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items())) or "none yet"
 
 
-def _config_check(config: Config, _: argparse.Namespace) -> int:
-    present = config.path.exists()
-    print(f"{config.path}: good" if present else f"{config.path}: not there, so everything has its default")
-    return EX_OK
+def _config(options: argparse.Namespace) -> int:
+    from fedge_agent import config_command  # noqa: PLC0415 - a short-lived command of its own
+
+    return config_command.check(options) if options.action == "check" else config_command.show(options)
 
 
 def _doctor(config: Config, options: argparse.Namespace) -> int:

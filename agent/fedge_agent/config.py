@@ -1,27 +1,26 @@
-"""`agent.toml`: what the owner of the device decides. Read once, checked whole, frozen."""
+"""What the owner of the device decides, in all its layers: read once, checked whole, frozen."""
 
 import dataclasses
-import re
-import tomllib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from fedge_agent.admission.policy import AdmissionPolicy, Places, PolicyValueError
+from fedge_agent.config_environment import EnvironmentRefusedError, environment_layer
+from fedge_agent.config_layers import DEFAULT_PATH, MAX_FILE_BYTES, Layer, LayerError, file_layers, merged, place_of
 from fedge_agent.federation.consent import Consent
 from fedge_agent.kernel.allowlist import read_rule
 from fedge_agent.kernel.errors import PolicyError
-from fedge_agent.kernel.policy_file import line_of
 from fedge_protocol.faults import Fault, faults, path_text
 from fedge_protocol.secagg.params import SECURE_FLOOR
 
-DEFAULT_PATH: Final = Path("/etc/fedge/agent.toml")
+__all__ = ["DEFAULT_PATH", "EX_CONFIG", "Config", "ConfigError", "load"]
 EX_CONFIG: Final = 78
-_MAX_BYTES: Final = 256 * 1024
 
 
 class ConfigError(Exception):
@@ -80,6 +79,18 @@ class WorkerTable(_Table, frozen=True):
     cpu_max_percent: Annotated[int, Meta(ge=1, le=10_000)] | None = None
 
 
+class InferenceTable(_Table, frozen=True):
+    """`[inference]`: the server of the present model.
+
+    Attributes:
+        idle_exit_s: it ends after so long without a request; systemd starts it again with the next one.
+        max_request_kib: longest body of a request.
+    """
+
+    idle_exit_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    max_request_kib: Annotated[int, Meta(ge=1, le=65_536)] = 1024
+
+
 class File(_Table, frozen=True):
     """The whole file but `[admission]`, which `AdmissionPolicy` decodes."""
 
@@ -90,11 +101,16 @@ class File(_Table, frozen=True):
     sources: Annotated[dict[str, SourceTable], Meta(max_length=32)] = {}
     kernel: KernelTable = KernelTable()
     worker: WorkerTable = WorkerTable()
+    inference: InferenceTable = InferenceTable()
+
+
+TOP_LEVEL: Final = ("state_dir", "runtime_dir", "log_level")
+"""The settings that stand in no table."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The checked configuration."""
+    """The checked configuration; `layers` are the sources that it was put together from, the last one wins."""
 
     path: Path
     state_dir: Path
@@ -105,33 +121,43 @@ class Config:
     kernel: KernelTable
     worker: WorkerTable
     admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
+    inference: InferenceTable = field(default_factory=InferenceTable)
+    layers: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def control_socket(self) -> Path:
         """Where `fedge-agent status` asks the daemon."""
         return self.runtime_dir / "control.sock"
 
+    @property
+    def inference_socket(self) -> Path:
+        """Where `fedge-agent infer` asks the inference server."""
+        return self.runtime_dir / "inference.sock"
 
-def load(path: Path) -> Config:
-    """Read and check a configuration file; a missing file at the default path means all defaults.
+    @property
+    def model_dir(self) -> Path:
+        """Where the daemon puts the present models for the inference server."""
+        return self.state_dir / "model"
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read and check all layers; a missing file at the default path means all defaults.
+
+    Args:
+        path: `agent.toml`; the files of `agent.d` beside it follow in the order of their names.
+        environment: variables, which come last.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: with every fault of every layer, also of values that a later layer replaces.
     """
-    text = _read(path)
-    try:
-        plain = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    marks = plain.pop("admission", {})
-    found = [_located(path, text, fault) for fault in faults(plain, File)] or _rule_faults(path, text, plain)
+    layers = read_layers(path, environment)
+    found = [f"{place}: {path_text(fault.path)}: {fault.message}" for place, fault in _faults(layers)]
+    found += [line for layer in layers for line in _rule_faults(layer)] if not found else []
     if found:
-        raise ConfigError("\n".join(found))
+        raise ConfigError("\n".join(dict.fromkeys(found)))
+    plain = merged(layers)
+    policy = AdmissionPolicy.from_mapping(plain.pop("admission", {}))
     file = msgspec.convert(plain, File)
-    try:
-        policy = AdmissionPolicy.from_mapping(marks if isinstance(marks, dict) else {"admission": marks})
-    except PolicyValueError as error:
-        raise ConfigError(_located(path, text, Fault(("admission",), str(error)))) from None
     return Config(
         path=path,
         state_dir=Path(file.state_dir),
@@ -148,18 +174,56 @@ def load(path: Path) -> Config:
         kernel=_with_ring(file),
         worker=file.worker,
         admission=dataclasses.replace(policy, places=Places(Path(file.state_dir), Path(file.kernel.pin_dir))),
+        inference=file.inference,
+        layers=layers,
     )
 
 
-def _rule_faults(path: Path, text: str, plain: Mapping[str, Any]) -> list[str]:
+def read_layers(path: Path, environment: Mapping[str, str]) -> tuple[Layer, ...]:
+    """All layers, unchecked, the first one first.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    try:
+        last = environment_layer(environment, TOP_LEVEL)
+        return (*file_layers(path, _read), *([] if last is None else [last]))
+    except (LayerError, EnvironmentRefusedError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def _faults(layers: Sequence[Layer]) -> Iterator[tuple[str, Fault]]:
+    """What is wrong with each layer by itself, and what is missing from all of them together; with the place."""
+    for layer in layers:
+        rest = {name: value for name, value in layer.values.items() if name != "admission"}
+        for fault in (*faults(rest, File), *_admission_faults(layer)):
+            if layer.sets(fault.path):
+                yield layer.place(fault.path), fault
+    rest = {name: value for name, value in merged(layers).items() if name != "admission"}
+    for fault in faults(rest, File):
+        if not any(layer.sets(fault.path) for layer in layers):
+            yield place_of(layers, fault.path), fault
+
+
+def _admission_faults(layer: Layer) -> Iterator[Fault]:
+    marks = layer.values.get("admission", {})
+    if not isinstance(marks, dict):
+        yield Fault(("admission",), f"{marks!r}: a table is needed")
+        return
+    for name, value in marks.items():
+        try:
+            AdmissionPolicy.from_mapping({name: value})
+        except PolicyValueError as error:
+            yield Fault(("admission", name), str(error))
+
+
+def _rule_faults(layer: Layer) -> Iterator[str]:
     """What is wrong with the allow rules; whether host names exist is found out by `fedge-bpf`, which resolves them."""
-    found = []
-    for rule in plain.get("kernel", {}).get("allow", ()):
+    for rule in layer.values.get("kernel", {}).get("allow", ()):
         try:
             read_rule(rule)
         except PolicyError as error:
-            found.append(f"{path}:{line_of(text, 'allow', rule)}: kernel.allow: {error}")
-    return found
+            yield f"{layer.place(('kernel', 'allow'), rule)}: kernel.allow: {error}"
 
 
 def _with_ring(file: File) -> KernelTable:
@@ -172,37 +236,11 @@ def _with_ring(file: File) -> KernelTable:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{path}: more than {_MAX_BYTES} bytes")
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_FILE_BYTES} bytes")
         return content.decode()
     except FileNotFoundError:
-        if path == DEFAULT_PATH:
-            return ""
         raise ConfigError(f"{path}: no such file; copy /usr/share/doc/fedge-agent/agent.toml there") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _located(path: Path, text: str, fault: Fault) -> str:
-    line = _line_of(text, fault.path)
-    return f"{path}:{line}: {path_text(fault.path)}: {fault.message}"
-
-
-def _line_of(text: str, path: tuple[str | int, ...]) -> int:
-    """The line that sets this path, or the table it is missing from, or 1."""
-    names = [str(part) for part in path]
-    table: list[str] = []
-    best = 1
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[\s*([^\]]+?)\s*\]", line)
-        if header:
-            table = [part.strip().strip("\"'") for part in header[1].split(".")]
-            if table == names[: len(table)]:
-                best = number
-        setting = re.match(r"\s*([\w.\"'-]+)\s*=", line)
-        if setting:
-            key = [*table, *(part.strip("\"'") for part in setting[1].split("."))]
-            if key == names[: len(key)] and len(key) > len(table):
-                return number
-    return best

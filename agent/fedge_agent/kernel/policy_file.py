@@ -1,19 +1,23 @@
-"""What the owner wrote: rules from policy files, and the `[kernel]` table of agent.toml, each with its line.
+"""What the owner wrote: rules from policy files, and the `[kernel]` tables of agent.toml and agent.d, with their lines.
 
-`fedge-bpf` runs without anything beyond the standard library, so it reads its part of agent.toml itself; the daemon
-checks the whole file (`fedge_agent.config`).
+`fedge-bpf` runs without anything beyond the standard library, so it reads its part of the configuration itself, from
+the same files by the same rules as the daemon, which checks the whole (`fedge_agent.config`). It takes nothing from the
+environment: what it does it does as root.
 """
 
 import dataclasses
 import os
-import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedge_agent.kernel.allowlist import MAX_ENTRIES, Allowed, Rule, read_rule
 from fedge_agent.kernel.endpoints import Resolved, Resolver
 from fedge_agent.kernel.errors import NameUnknownError, PolicyError
+
+if TYPE_CHECKING:
+    from fedge_agent.config_layers import Layer
 
 MAX_POLICY_BYTES = 256 * 1024
 _MODES = ("require", "prefer", "audit", "off")
@@ -86,22 +90,24 @@ def read_policy(path: Path) -> tuple[WrittenRule, ...]:
 
 
 def read_config(path: Path) -> KernelSettings:
-    """The loader's part of agent.toml.
+    """The loader's part of agent.toml and of the files of agent.d.
 
     Raises:
         PolicyError: as `read_owned`, no TOML, or a value that cannot be used, with its line.
     """
-    import tomllib  # noqa: PLC0415 - only where there is a configuration
+    from fedge_agent import config_layers  # noqa: PLC0415 - only where there is a configuration
 
-    text = read_owned(path)
+    _refuse_open_folder(config_layers.dropin_folder(path))
     try:
-        plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"{path}: {error}") from error
+        layers = config_layers.file_layers(path, read_owned)
+    except config_layers.LayerError as error:
+        raise PolicyError(str(error)) from error
+    for layer in layers:
+        if not isinstance(layer.values.get("kernel", {}), dict):
+            raise PolicyError(f"{layer.place(('kernel',))}: kernel: a table is needed")
+    plain = config_layers.merged(layers)
     table = plain.get("kernel", {})
-    if not isinstance(table, dict):
-        raise PolicyError(f"{path}:{line_of(text, 'kernel')}: kernel: a table is needed")
-    found = _Table(path, text, table)
+    found = _Table(layers, table)
     rate, limit = found.number("rate_kib_per_s", 4_194_303), found.number("daily_budget_mib", 1 << 40)
     pins, unit, runtime = table.get("pin_dir"), table.get("cgroup"), plain.get("runtime_dir", "/run/fedge")
     return KernelSettings(
@@ -116,14 +122,30 @@ def read_config(path: Path) -> KernelSettings:
     )
 
 
+def _refuse_open_folder(folder: Path) -> None:
+    """Whoever may put a file into the folder decides as whoever may write agent.toml does."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return  # none, or `file_layers` says what is wrong with it
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PolicyError(f"policy {folder} is writable by group or others; chmod go-w {folder}")
+    if status.st_uid not in (0, os.geteuid()):
+        raise PolicyError(f"policy {folder} belongs to uid {status.st_uid}; chown root {folder}")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Table:
-    path: Path
-    text: str
+    layers: "Sequence[Layer]"
     values: dict[str, object]
 
-    def refuse(self, name: str, why: str, needle: str = "") -> PolicyError:
-        return PolicyError(f"{self.path}:{line_of(self.text, name, needle)}: kernel.{name}: {why}")
+    def place(self, name: str, needle: str = "") -> str:
+        from fedge_agent.config_layers import place_of  # noqa: PLC0415 - imported by then
+
+        return place_of(self.layers, ("kernel", name), needle)
+
+    def refuse(self, name: str, why: str) -> PolicyError:
+        return PolicyError(f"{self.place(name)}: kernel.{name}: {why}")
 
     def choice(self, name: str, accepted: tuple[str, ...]) -> str | None:
         value = self.values.get(name)
@@ -143,24 +165,7 @@ class _Table:
         value = self.values.get(name, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self.refuse(name, "a list of rules is needed")
-        return tuple(written(item, f"{self.path}:{line_of(self.text, name, item)}: kernel.{name}") for item in value)
-
-
-def line_of(text: str, name: str, needle: str = "") -> int:
-    """The line of `[kernel]` that holds `needle` after the setting `name`, or the setting, or the table."""
-    inside, best = False, 1
-    reached = False
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[\s*([^\]\"]+?)\s*\]\s*(#.*)?$", line)
-        if header and not reached:
-            inside = header[1] == "kernel"
-            best = number if inside else best
-        setting = re.match(rf"\s*(kernel\.)?{re.escape(name)}\s*=", line)
-        if setting and (inside or setting[1]):
-            best, reached = number, True
-        if reached and needle and needle in line:
-            return number
-    return best
+        return tuple(written(item, f"{self.place(name, item)}: kernel.{name}") for item in value)
 
 
 def resolve(rules: Iterable[WrittenRule], resolver: Resolver) -> tuple[tuple[Allowed, ...], tuple[Resolved, ...]]:

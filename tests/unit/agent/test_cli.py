@@ -138,3 +138,37 @@ def test_usage_errors_are_usage_errors(folder):
         with pytest.raises(SystemExit) as caught:
             run(folder, *words)
         assert caught.value.code == cli.EX_USAGE
+
+
+def test_config_check_names_every_layer_and_what_is_no_default(folder, capsys, monkeypatch):
+    (folder / "agent.d").mkdir()
+    (folder / "agent.d" / "50-lab.toml").write_text("[worker]\nmemory_max_mib = 300\n")
+    monkeypatch.setenv("FEDGE_CONSENT__MAX_EPOCHS", "7")
+    monkeypatch.setenv("FEDGE_LOGLEVEL", "debug")
+    assert run(folder, "config", "check") == cli.EX_OK
+    said = capsys.readouterr()
+    assert f"{folder}/agent.toml: good" in said.out
+    assert re.search(rf"^worker.memory_max_mib = 300 +{folder}/agent.d/50-lab.toml:2$", said.out, re.MULTILINE)
+    assert re.search(r"^consent.max_epochs = 7 +environment: FEDGE_CONSENT__MAX_EPOCHS$", said.out, re.MULTILINE)
+    assert "did you mean FEDGE_LOG_LEVEL?" in said.err
+    assert run(folder, "config", "check", "-o", "json") == cli.EX_OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["good"]
+    assert {row["name"] for row in found["changed"]} > {"worker.memory_max_mib", "consent.max_epochs", "state_dir"}
+
+
+def test_config_check_refuses_what_the_privileged_loader_would_refuse(folder, capsys):
+    (folder / "agent.toml").chmod(0o666)
+    assert run(folder, "config", "check") == EX_CONFIG
+    assert "chmod go-w" in capsys.readouterr().err
+    assert run(folder, "config", "check", "-o", "json") == EX_CONFIG
+    assert json.loads(capsys.readouterr().out)["good"] is False
+
+
+def test_config_show_lists_every_setting(folder, capsys):
+    assert run(folder, "config", "show") == cli.EX_OK
+    text = capsys.readouterr().out
+    assert re.search(rf'^state_dir = "{folder}" +{folder}/agent.toml:1$', text, re.MULTILINE)
+    assert re.search(r"^consent.minimum_cohort = 16 +default$", text, re.MULTILINE)
+    assert run(folder, "config", "show", "-o", "json") == cli.EX_OK
+    assert len(json.loads(capsys.readouterr().out)["settings"]) > 35

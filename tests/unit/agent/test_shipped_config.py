@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fedge_agent.admission.policy import AdmissionPolicy
-from fedge_agent.config import ConsentTable, KernelTable, WorkerTable, load
+from fedge_agent.config import load
+from fedge_agent.config_origins import settings_of
 
 SHIPPED = Path(__file__).parents[3] / "debian" / "agent.toml"
-EXAMPLES = {"sources", "memory_max_mib", "cpu_max_percent", "rate_kib_per_s", "daily_budget_mib"}
+EXAMPLES = {"sources", "memory_max_mib", "cpu_max_percent", "rate_kib_per_s", "daily_budget_mib", "cgroup"}
+PARTS = ("state_dir", "runtime_dir", "log_level", "consent", "sources", "kernel", "worker", "admission", "inference")
 
 
 def settings():
@@ -26,14 +27,14 @@ def test_as_shipped_everything_has_its_default(tmp_path):
     empty = tmp_path / "empty.toml"
     empty.write_text("")
     shipped, default = load(SHIPPED), load(empty)
-    for part in ("state_dir", "runtime_dir", "log_level", "consent", "sources", "kernel", "worker", "admission"):
+    for part in PARTS:
         assert getattr(shipped, part) == getattr(default, part)
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, v in settings() if n not in EXAMPLES | {"kind", "path"}])
 def test_every_default_in_a_comment_is_the_default(tmp_path, name, value):
     uncommented, shipped = load(with_line(tmp_path, name, value)), load(SHIPPED)
-    for part in ("log_level", "consent", "kernel", "worker", "admission"):
+    for part in PARTS:
         assert getattr(uncommented, part) == getattr(shipped, part)
 
 
@@ -50,9 +51,12 @@ def test_the_example_of_a_data_source_is_accepted(tmp_path):
     assert load(path).sources["watch"].path == "/srv/watch"
 
 
-def test_no_setting_is_left_out():
-    named = {name for name, _ in settings()}
-    known = {f for table in (ConsentTable, KernelTable, WorkerTable) for f in table.__struct_fields__}
-    known |= set(AdmissionPolicy.__dataclass_fields__) - {"places"}
-    # where things lie is the unit's business
-    assert known - named - {"pin_dir", "cgroup", "address_expiry_s", "telemetry_file", "telemetry_mib"} == set()
+def test_every_setting_of_the_code_stands_there_in_its_table_and_no_other():
+    table, shown = "", set()
+    for line in SHIPPED.read_text().splitlines():
+        if header := re.match(r"^#?\[([a-z]+)", line):
+            table = f"{header[1]}."
+        elif named := re.match(r"^#([a-z_0-9]+) = ", line):
+            shown.add(table + named[1])
+    known = {setting.name for setting in settings_of(load(SHIPPED))}
+    assert shown == known | {"sources.kind", "sources.path"}
