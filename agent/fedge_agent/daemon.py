@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import sdnotify
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedge_agent import control
+from fedge_agent import control, resident
 from fedge_agent.admission.controller import AdmissionController, SystemClock
 from fedge_agent.admission.judgement import Reason as AdmissionReason
 from fedge_agent.admission.machine import Decision
@@ -28,7 +27,7 @@ from fedge_agent.federation.driver import Parts
 from fedge_agent.federation.handover import empty
 from fedge_agent.federation.prekey_pool import PrekeyPool
 from fedge_agent.federation.voice import Voice
-from fedge_agent.identity import keys, record, renewal
+from fedge_agent.identity import keys, record
 from fedge_agent.identity.errors import CaUnreachableError, IdentityError
 from fedge_agent.identity.record import Enrolment
 from fedge_agent.kernel_layer import KernelLayer
@@ -47,6 +46,8 @@ _PR_SET_DUMPABLE: Final = 4
 _DEFAULT_PORT: Final = 8883
 _FINISH_GRACE_S: Final = 5.0
 _RENEWAL_CHECK_S: Final = 3600.0
+_SETTLED_S: Final = 30.0
+_GIVE_BACK_EVERY_S: Final = 600.0
 _PAUSED: Final = "paused"
 """A file of the state directory: the owner's word outlives the daemon."""
 _MIB: Final = 1024 * 1024
@@ -183,6 +184,7 @@ class _Daemon:
         others = [
             asyncio.create_task(self._stop.wait(), name="stop"),
             asyncio.create_task(self._watchdog(), name="watchdog"),
+            asyncio.create_task(_stay_small(client), name="memory"),
         ]
         self._notifier.notify("READY=1")
         self._tell_systemd()
@@ -237,7 +239,9 @@ class _Daemon:
 
     async def _renewal(self, enrolment: Enrolment, connection: Connection) -> None:
         while True:
-            if renewal.due(enrolment, time.time()):
+            if time.time() >= enrolment.renew_at():
+                from fedge_agent.identity import renewal  # noqa: PLC0415 - brings HTTP, for seconds in months
+
                 try:
                     enrolment = await asyncio.to_thread(
                         renewal.renew, self._config.state_dir, rotate_key=False, sleep=self._sleep_unless_stopped
@@ -256,6 +260,16 @@ class _Daemon:
     def _tell_systemd(self) -> None:
         if self._board is not None:
             self._notifier.notify(f"STATUS={self._board.line()}")
+
+
+async def _stay_small(client: FederationClient) -> None:
+    """Give memory back once the start is over, and after rounds; twenty milliseconds of CPU each time."""
+    pause_s = _SETTLED_S
+    while True:
+        await asyncio.sleep(pause_s)
+        pause_s = _GIVE_BACK_EVERY_S
+        if client.round is None or client.round.outcome is not None:
+            resident.give_back()
 
 
 def _belonging(enrolment: Enrolment) -> Belonging:
@@ -291,6 +305,12 @@ def _connection_settings(enrolment: Enrolment, farewell: bytes) -> ConnectionSet
 
 
 def _version() -> str:
+    # The package's own name first: importlib.metadata brings zip files and e-mail, a megabyte for one word.
+    beside = next(Path(__file__).parents[1].glob("fedge-*.dist-info"), None)
+    if beside is not None:
+        return beside.name.removeprefix("fedge-").removesuffix(".dist-info")
+    from importlib import metadata  # noqa: PLC0415
+
     try:
         return metadata.version("fedge")
     except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
 """What the owner of the device allows, whatever the load: hours, disk space, link, and budgets of a day."""
 
-import shutil
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -176,9 +176,10 @@ class OwnerWatch:
 
 def _free_bytes(path: Path) -> int | None:
     try:
-        return shutil.disk_usage(path).free
+        found = os.statvfs(path)
     except OSError:
         return None
+    return found.f_bavail * found.f_frsize
 
 
 class _AgentTraffic:

@@ -6,7 +6,6 @@ a pipe, or bytes that change while they are read. What leaves the device is a co
 
 import hashlib
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -52,6 +51,8 @@ def empty(folder: Path) -> None:
     """Delete whatever is in a folder, following no link."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
+            import shutil  # noqa: PLC0415 - brings bz2 and lzma, and an idle device has nothing to delete
+
             shutil.rmtree(path, ignore_errors=True)  # a folder that the worker locked stays
         else:
             path.unlink(missing_ok=True)

@@ -17,11 +17,6 @@ from fedge_agent.identity.record import Enrolment, Pending, Request
 from fedge_protocol.enrolment import PATH_FLEET, PATH_RENEW, EnrolAnswer, FleetInfo, RenewRequest
 
 
-def due(enrolment: Enrolment, now: float) -> bool:
-    """Whether two thirds of the certificate's life are over; `now` in Unix seconds."""
-    return now >= enrolment.renew_at()
-
-
 def renew(
     state_dir: Path,
     *,

@@ -1,0 +1,45 @@
+"""Gives back the memory that only starting, or a round, needed.
+
+Two kinds: free pages of the C library's heap, and pages of program code (mapped from files, never written) that were
+run once: imports, key parsing, the TLS handshake. They stay in the page cache for as long as the kernel has room, and
+a page that is run again is mapped again by a minor fault, so nothing is read twice and nothing goes to swap.
+"""
+
+import ctypes
+import gc
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+_log = logging.getLogger(__name__)
+_MADV_DONTNEED: Final = 4
+_CODE: Final = "r-xp"
+_MAPS: Final = Path("/proc/self/maps")
+
+
+def give_back() -> None:
+    """Trim the heap and unmap idle code pages. A C library without `malloc_trim` is passed over."""
+    gc.collect()
+    library = ctypes.CDLL(None, use_errno=True)
+    trim = getattr(library, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for start, length in code_mappings(_MAPS.read_text(encoding="utf-8", errors="replace")):
+        if library.madvise(start, length, _MADV_DONTNEED) != 0:
+            _log.debug("madvise: %s", os.strerror(ctypes.get_errno()))
+
+
+def code_mappings(maps: str) -> list[tuple[int, int]]:
+    """(address, length) of each private mapping of a file's code in /proc/PID/maps.
+
+    Only executable mappings that cannot be written: what a process has changed (relocations, data) would be lost.
+    """
+    found = []
+    for line in maps.splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[1] == _CODE and fields[4] != "0":  # noqa: PLR2004 - proc(5): inode, path
+            start, end = (int(part, 16) for part in fields[0].split("-"))
+            found.append((start, end - start))
+    return found
