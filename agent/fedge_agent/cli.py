@@ -38,6 +38,8 @@ _EPILOG: Final = """examples:
   fedge-agent pause; fedge-agent resume  no training for now; training again
   fedge-agent telemetry                  what the kernel tells about this device, live
   fedge-agent outbox                     everything that ever left this device
+  fedge-agent bugreport                  one archive for whoever helps you, without secrets
+  fedge-agent rewards                    which rounds counted this device, and who is paid for them
 
 exit status: 0 good, 1 failed, 2 usage, 3 not enrolled, 4 working but degraded, 5 no daemon answers,
              78 the configuration cannot be used, 130 interrupted"""
@@ -78,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     enroll = commands.add_parser("enroll", help="join a fleet")
-    enroll.add_argument("token", nargs="?", help="the token; read from standard input when left out")
+    enroll.add_argument(
+        "token", nargs="?", help="the token; when left out, the unit's credential or a line of standard input"
+    )
     enroll.add_argument("--payout", metavar="0xADDRESS", help="address that is paid; by default the device's own")
     enroll.add_argument("--again", action="store_true", help="replace a present enrolment")
     _add_output(enroll)
@@ -115,10 +119,19 @@ def _parser() -> argparse.ArgumentParser:
         owner = commands.add_parser(name, help=text)
         owner.set_defaults(command=_steer, order=name)
 
+    bugreport = commands.add_parser("bugreport", help="one archive for whoever helps you, without secrets")
+    bugreport.add_argument("--output", dest="file", type=Path, metavar="FILE", help="a new file [./fedge-bugreport-*]")
+    _add_output(bugreport)
+    bugreport.set_defaults(raw_command=_bugreport)
+
     outbox = commands.add_parser("outbox", help="what left this device")
     outbox.add_argument("--last", type=int, default=50, metavar="N", help="the newest N messages (default 50)")
     _add_output(outbox)
     outbox.set_defaults(command=_outbox)
+
+    rewards = commands.add_parser("rewards", help="which rounds counted this device, and who is paid for them")
+    _add_output(rewards)
+    rewards.set_defaults(command=_rewards)
     return parser
 
 
@@ -160,7 +173,7 @@ def _enroll(config: Config, options: argparse.Namespace) -> int:
     from fedge_agent.identity.enroll import enroll  # noqa: PLC0415 - a short-lived command of its own
     from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415
 
-    token = options.token or sys.stdin.readline().strip()
+    token = options.token or _given_token() or sys.stdin.readline().strip()
     payout = _address(options.payout) if options.payout else None
     if options.payout and payout is None:
         print(f"fedge-agent: --payout {options.payout}: 0x and 40 hexadecimal digits are needed", file=sys.stderr)
@@ -178,6 +191,14 @@ def _enroll(config: Config, options: argparse.Namespace) -> int:
     }
     _print(answer, options.output, f"enrolled as {found.device_id} in fleet {found.fleet}")
     return EX_OK
+
+
+def _given_token() -> str:
+    """The token that the service manager handed over (`fedge-enroll.service`), or nothing."""
+    from fedge_agent.identity import credentials  # noqa: PLC0415 - as above
+
+    path = credentials.given(credentials.TOKEN)
+    return "" if path is None else path.read_text(encoding="ascii", errors="replace").strip()
 
 
 def _status(config: Config, options: argparse.Namespace) -> int:
@@ -200,6 +221,12 @@ def _config(options: argparse.Namespace) -> int:
     from fedge_agent import config_command  # noqa: PLC0415 - a short-lived command of its own
 
     return config_command.check(options) if options.action == "check" else config_command.show(options)
+
+
+def _bugreport(options: argparse.Namespace) -> int:
+    from fedge_agent import bugreport_command  # noqa: PLC0415 - a short-lived command of its own
+
+    return bugreport_command.report(options)
 
 
 def _doctor(config: Config, options: argparse.Namespace) -> int:
@@ -284,6 +311,20 @@ def _outbox(config: Config, options: argparse.Namespace) -> int:
         for row in rows
     ]
     _print({"messages": rows}, options.output, "\n".join(lines) or "nothing yet")
+    return EX_OK
+
+
+def _rewards(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent import rewards  # noqa: PLC0415 - a short-lived command of its own
+    from fedge_agent.identity.errors import IdentityError, NotEnrolledError  # noqa: PLC0415
+    from fedge_agent.store import StoreUnusableError  # noqa: PLC0415
+
+    try:
+        found = rewards.rewards_of(config.state_dir)
+    except (IdentityError, StoreUnusableError) as error:
+        print(f"fedge-agent: {error}", file=sys.stderr)
+        return EX_NOT_ENROLLED if isinstance(error, NotEnrolledError) else EX_FAILED
+    _print(found.plain(), options.output, found.text())
     return EX_OK
 
 

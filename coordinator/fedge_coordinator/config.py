@@ -7,11 +7,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from fedge_coordinator import credentials
 from fedge_protocol.faults import faults, path_text
 from fedge_protocol.ids import Fleet
 
 DEFAULT_PATH: Final = Path("/etc/fedge/coordinator.toml")
 _MAX_BYTES: Final = 256 * 1024
+_OWN_KEY: Final = "fedge.coordinator.key"
 
 AbsolutePath = Annotated[str, Meta(pattern="^/", description="an absolute path")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -82,7 +84,7 @@ class Config(_Table, frozen=True):
 
 
 def load(path: Path) -> Config:
-    """Read and check a configuration file.
+    """Read and check a configuration file. A key that the service manager gave as a credential comes before its file.
 
     Raises:
         ConfigError: with every fault.
@@ -98,4 +100,17 @@ def load(path: Path) -> Config:
     found = faults(plain, Config)
     if found:
         raise ConfigError("\n".join(f"{path}: {path_text(fault.path)}: {fault.message}" for fault in found))
-    return msgspec.convert(plain, Config)
+    return _with_credentials(msgspec.convert(plain, Config))
+
+
+def _with_credentials(config: Config) -> Config:
+    own = credentials.path_of(Path(config.identity.key), name=_OWN_KEY)
+    chain = config.chain
+    if chain is not None:
+        chain = msgspec.structs.replace(chain, sender_key=str(credentials.path_of(Path(chain.sender_key))))
+    return msgspec.structs.replace(
+        config,
+        identity=msgspec.structs.replace(config.identity, key=str(own)),
+        committee_keys=[str(credentials.path_of(Path(key))) for key in config.committee_keys],
+        chain=chain,
+    )

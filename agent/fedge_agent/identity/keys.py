@@ -1,4 +1,7 @@
-"""The device's two keys, as PKCS#8 PEM files of mode 0600: P-256 for TLS and signatures, secp256k1 for the chain."""
+"""The device's two keys: P-256 for TLS and signatures, secp256k1 for the chain.
+
+PKCS#8 PEM, in files of mode 0600 or as credentials of the unit, which come first.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedge_agent.identity import credentials
 from fedge_agent.identity.errors import KeyFileError
 from fedge_agent.identity.files import read_private, write_durably
 from fedge_protocol import cose
@@ -67,8 +71,18 @@ def load(folder: Path) -> Identity:
     Raises:
         KeyFileError: missing, readable by others, or not a key of the right curve.
     """
-    chain = _read(folder / CHAIN_KEY, ec.SECP256K1())
-    return Identity.of(_read(folder / IDENTITY_KEY, ec.SECP256R1()), ChainKey(chain))
+    chain = _read(chain_key_file(folder), ec.SECP256K1())
+    return Identity.of(_read(identity_key_file(folder), ec.SECP256R1()), ChainKey(chain))
+
+
+def identity_key_file(folder: Path) -> Path:
+    """Where the identity key is: the unit's credential, or the file in the state directory."""
+    return credentials.path_of(credentials.IDENTITY_KEY, folder / IDENTITY_KEY)
+
+
+def chain_key_file(folder: Path) -> Path:
+    """Where the chain key is: the unit's credential, or the file in the state directory."""
+    return credentials.path_of(credentials.CHAIN_KEY, folder / CHAIN_KEY)
 
 
 def load_or_generate(folder: Path) -> Identity:
@@ -77,9 +91,9 @@ def load_or_generate(folder: Path) -> Identity:
     Raises:
         KeyFileError: one that exists cannot be used. It is never overwritten.
     """
-    for name, curve in ((CHAIN_KEY, ec.SECP256K1()), (IDENTITY_KEY, ec.SECP256R1())):
-        if not (folder / name).exists():
-            write_durably(folder / name, private_pem(ec.generate_private_key(curve)))
+    for path, curve in ((chain_key_file(folder), ec.SECP256K1()), (identity_key_file(folder), ec.SECP256R1())):
+        if not path.exists():
+            write_durably(path, private_pem(ec.generate_private_key(curve)))
     return load(folder)
 
 

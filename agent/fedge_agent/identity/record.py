@@ -123,8 +123,8 @@ class Enrolment:
 
     @property
     def key_file(self) -> Path:
-        """The device's private key, PEM, 0600."""
-        return self.folder / keys.IDENTITY_KEY
+        """The device's private key, PEM: a credential of the unit, or a file of mode 0600."""
+        return keys.identity_key_file(self.folder)
 
     @property
     def ca_file(self) -> Path:
@@ -150,7 +150,7 @@ def load(folder: Path, clock: Callable[[], float] = time.time) -> Enrolment:
     if not (folder / RECORD).exists():
         raise NotEnrolledError(f"no {folder / RECORD}: this device belongs to no fleet; fedge-agent enroll TOKEN")
     record = _decode(folder / RECORD, Record)
-    key = keys.load_identity_key(folder / keys.IDENTITY_KEY)
+    key = keys.load_identity_key(keys.identity_key_file(folder))
     certificate = x509.load_der_x509_certificate(record.answer.certificate)
     # an expired certificate still says who we are; whether it may be used is asked elsewhere
     now = min(clock(), certificate.not_valid_after_utc.timestamp())

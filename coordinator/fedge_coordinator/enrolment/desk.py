@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedge_coordinator import credentials
 from fedge_coordinator.enrolment import broker, settings, tables
 from fedge_coordinator.enrolment.authority import Authority
 from fedge_coordinator.enrolment.errors import AuthorityFilesError, BrokerError
@@ -238,7 +239,8 @@ def open_office(folder: Path, clock: Callable[[], float]) -> OpenOffice:
         SettingsError: `ca.toml` cannot be used.
     """
     chosen = settings.load(folder / SETTINGS)
-    authority = Authority.load(read_private(folder / KEY), (folder / CERTIFICATE).read_bytes(), chosen.fleet)
+    key = read_private(credentials.path_of(folder / KEY))
+    authority = Authority.load(key, (folder / CERTIFICATE).read_bytes(), chosen.fleet)
     registrar = Registrar(tables.open_database(folder / DATABASE), authority, chosen, clock)
     return OpenOffice(folder, chosen, authority, registrar, OwnDesk(folder, authority, registrar, chosen, clock))
 

@@ -5,6 +5,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from fedge_coordinator import credentials
 from fedge_coordinator.enrolment.errors import AuthorityFilesError
 
 PRIVATE = 0o600
@@ -32,7 +33,7 @@ def write_durably(path: Path, content: bytes, *, mode: int) -> None:
 
 
 def read_private(path: Path) -> bytes:
-    """Read a file that must belong to this user and be closed to all others.
+    """Read a file that must belong to this user and be closed to all others, or a credential.
 
     Raises:
         AuthorityFilesError: missing, or its owner or mode let another user read it.
@@ -40,7 +41,8 @@ def read_private(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            if stat.S_IMODE(status.st_mode) & 0o077 or status.st_uid != os.geteuid():
+            exposed = stat.S_IMODE(status.st_mode) & 0o077 or status.st_uid != os.geteuid()
+            if exposed and not credentials.holds(path):
                 raise AuthorityFilesError(
                     f"{path} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}; "
                     f"others could read it; consider the key exposed: chown {os.geteuid()} {path}; chmod 600 {path}"

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import coincurve
 
+from fedge_coordinator import credentials
 from fedge_coordinator.settlement.errors import KeyFileError
 from fedge_coordinator.settlement.transaction import SignedTransaction, Transaction
 from fedge_protocol.keccak import keccak256
@@ -52,7 +53,7 @@ class LocalSigner:
 
     @classmethod
     def from_file(cls, path: Path) -> "LocalSigner":
-        """Load a key of 32 raw bytes or 64 hex digits from a file that only its owner may read.
+        """Load a key of 32 raw bytes or 64 hex digits from a credential, or a file that only its owner may read.
 
         Raises:
             KeyFileError: when the file is missing, a link, open to group or others, a third party's, or malformed.
@@ -84,7 +85,8 @@ def _read_key(path: Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"key file {path} is not a regular file")
-        if status.st_mode & _OPEN_MODE_BITS:
+        granted = credentials.holds(path)  # by an access list, perhaps, whose mask looks like a group's right
+        if not granted and status.st_mode & _OPEN_MODE_BITS:
             raise KeyFileError(f"key file {path} has mode {stat.S_IMODE(status.st_mode):04o}; run chmod 600 on it")
         if status.st_uid not in {0, os.geteuid()}:
             raise KeyFileError(f"key file {path} belongs to uid {status.st_uid}, neither root nor this process's user")

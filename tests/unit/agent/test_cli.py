@@ -172,3 +172,8 @@ def test_config_show_lists_every_setting(folder, capsys):
     assert re.search(r"^consent.minimum_cohort = 16 +default$", text, re.MULTILINE)
     assert run(folder, "config", "show", "-o", "json") == cli.EX_OK
     assert len(json.loads(capsys.readouterr().out)["settings"]) > 35
+
+
+def test_a_device_that_belongs_to_no_fleet_has_no_rewards(folder, capsys):
+    assert run(folder, "rewards") == cli.EX_NOT_ENROLLED
+    assert "fedge-agent enroll TOKEN" in capsys.readouterr().err

@@ -56,6 +56,29 @@ def test_a_whole_file_is_read_and_without_a_chain_settlement_is_local(path):
     assert chain.urls == ["http://127.0.0.1:8545"]
 
 
+def test_keys_that_the_service_manager_gave_come_before_their_files(path, monkeypatch):
+    folder = path.parent / "credentials"
+    folder.mkdir()
+    for name in ("fedge.committee.key", "fedge.coordinator.key"):
+        (folder / name).write_text("secret")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    chain = (
+        '[chain]\nurls = ["http://[::1]"]\nmanifest = "/etc/fedge/chain.json"\nsender_key = "/etc/fedge/sender.key"\n'
+    )
+    path.write_text(WHOLE.replace('keys/committee.key"', 'keys/committee.key", "/etc/fedge/second.key"') + chain)
+    found = load(path)
+    assert found.committee_keys == [f"{folder}/fedge.committee.key", "/etc/fedge/second.key"]
+    assert found.identity.key == f"{folder}/fedge.coordinator.key"
+    assert found.chain is not None
+    assert found.chain.sender_key == "/etc/fedge/sender.key"
+    (folder / "fedge.sender.key").write_text("secret")
+    (folder / "fedge.second.key").write_text("secret")
+    again = load(path)
+    assert again.chain is not None
+    assert again.chain.sender_key == f"{folder}/fedge.sender.key"
+    assert again.committee_keys[1] == f"{folder}/fedge.second.key"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "setting"),
     [

@@ -45,6 +45,14 @@ def test_a_file_that_others_can_touch_is_refused_with_the_cure(tmp_path: Path, m
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+def test_a_credential_is_a_key_whatever_mode_its_access_list_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = key_file(tmp_path, SECRET, 0o440)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        LocalSigner.from_file(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert "0x" + LocalSigner.from_file(path).address.hex() == Account.from_key(SECRET).address.lower()
+
+
 def test_links_folders_missing_and_malformed_files_are_refused(tmp_path: Path):
     path = key_file(tmp_path, SECRET)
     link = tmp_path / "link.key"
