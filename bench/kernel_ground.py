@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from fedge_agent.kernel import libbpf
-from fedge_agent.kernel.attach import REPOSITORY_OBJECTS, detach
+from fedge_agent.kernel.attach import detach
 from fedge_agent.kernel.cgroup import cgroup2_mount
+from fedge_agent.kernel.places import REPOSITORY_OBJECTS
 
 AGENT = Path(__file__).parents[1] / "agent"
 SYSTEM_PYTHON = "/usr/bin/python3"  # python3-bpfcc is the distribution's

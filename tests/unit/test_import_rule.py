@@ -38,7 +38,12 @@ HEAVY = {
     "numpy", "tflite_runtime", "ai_edge_litert", "eth_account", "pyroute2", "bcc", "matplotlib", "yaml",
     "httpx", "sqlalchemy", "click", "rich",
 }  # fmt: skip
-IDLE_MODULES = ("fedge_agent.daemon", "fedge_agent.cli", "fedge_agent.kernel.loader")
+IDLE_MODULES = (
+    "fedge_agent.daemon",
+    "fedge_agent.cli",
+    "fedge_agent.kernel.execution",
+    "fedge_agent.kernel.command_line",
+)
 
 
 @dataclass(frozen=True)

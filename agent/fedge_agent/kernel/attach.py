@@ -6,24 +6,21 @@ been recreated guards nothing; it is found by its cgroup id and attached anew.
 """
 
 import contextlib
-import dataclasses
 import enum
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from fedge_agent.kernel import budget, links, network_policy, tracepoints
 from fedge_agent.kernel.builds import Loaded, Sources, load_admission, load_telemetry
-from fedge_agent.kernel.cgroup import cgroup2_mount, cgroup_id, filesystem_of
+from fedge_agent.kernel.cgroup import cgroup2_place, cgroup_id, filesystem_of
 from fedge_agent.kernel.errors import BpffsMissingError, CgroupError, KernelLayerError
+from fedge_agent.kernel.frozen import dataclass
 from fedge_agent.kernel.network_policy import NetworkPolicy
+from fedge_agent.kernel.policy_records import Budget
 from fedge_agent.kernel.programs import PROGRAMS, ObjectName, PinnedMap, Program, maps_of, programs_of
-from fedge_agent.kernel.records import Budget
+from fedge_agent.kernel.text_files import StrPath, remove
 
-DEFAULT_PIN_DIR = Path("/sys/fs/bpf/fedge")
-INSTALLED_OBJECTS = Path("/usr/lib/fedge/bpf")
-REPOSITORY_OBJECTS = Path(__file__).parents[3] / "bpf" / "build"
 _NEW = "new_"  # as prefix: fedge_wake_new is a program
 
 
@@ -35,7 +32,7 @@ class State(enum.Enum):
     ABSENT = "absent"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ProgramStatus:
     """One line of the health report; `detail` says why when it is not attached, `change` what attach did."""
 
@@ -46,7 +43,7 @@ class ProgramStatus:
     compiler: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """What to attach where.
 
@@ -59,25 +56,28 @@ class Request:
     """
 
     sources: Sources
-    cgroup: Path
+    cgroup: StrPath
     policy: NetworkPolicy | None
-    prior: Budget | None = None
-    day: int = dataclasses.field(default_factory=budget.today)
-    events: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    prior: Budget | None
+    day: int
+    events: Mapping[str, int]
     reader_gid: int | None = None
 
     @property
-    def pin_dir(self) -> Path:
+    def pin_dir(self) -> StrPath:
         """Where the pins go."""
         return self.sources.pin_dir
 
+    def pin(self, name: str) -> str:
+        """The pin of a program or map."""
+        return os.path.join(self.sources.pin_dir, name)
 
-def find_objects() -> Path:
-    """The directory of the .bpf.o files: the installed one, or the repository's build."""
-    return INSTALLED_OBJECTS if INSTALLED_OBJECTS.is_dir() else REPOSITORY_OBJECTS
+    def fresh_pin(self, name: str) -> str:
+        """As `pin`, of the one that will take its place."""
+        return os.path.join(self.sources.pin_dir, f"{_NEW}{name}")
 
 
-def require_bpffs(pin_dir: Path) -> None:
+def require_bpffs(pin_dir: StrPath) -> None:
     """Refuses a pin directory that is not on a BPF file system.
 
     Raises:
@@ -89,13 +89,18 @@ def require_bpffs(pin_dir: Path) -> None:
         raise BpffsMissingError(f"{pin_dir} lies on {kind}, not on a BPF file system; {cure}")
 
 
-def closed_parent(pin_dir: Path) -> Path | None:
-    """The first directory above the pins that others may not search (systemd mounts /sys/fs/bpf with mode 0700)."""
-    return next((parent for parent in reversed(pin_dir.parents) if not parent.stat().st_mode & 0o001), None)
+def closed_parent(pin_dir: StrPath) -> str | None:
+    """The highest directory above the pins that others may not search (systemd mounts /sys/fs/bpf with mode 0700)."""
+    closed, place = None, os.path.abspath(pin_dir)
+    while place != "/":
+        place = os.path.dirname(place)
+        if not os.stat(place).st_mode & 0o001:
+            closed = place
+    return closed
 
 
 @contextlib.contextmanager
-def _locked(pin_dir: Path) -> Iterator[None]:
+def _locked(pin_dir: StrPath) -> Iterator[None]:
     descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -131,9 +136,10 @@ def attach(request: Request) -> tuple[ProgramStatus, ...]:
     """
     require_bpffs(request.pin_dir)
     unit_id = cgroup_id(request.cgroup)
-    if request.cgroup.resolve() == cgroup2_mount():
+    if os.path.realpath(request.cgroup) == cgroup2_place():
         raise CgroupError(f"{request.cgroup} is the root cgroup, the whole machine; name the agent's own cgroup")
-    request.pin_dir.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(request.pin_dir, mode=0o700)
     with _locked(request.pin_dir):
         if request.policy is None:
             _unpin(request.pin_dir, ObjectName.ADMISSION)
@@ -144,12 +150,12 @@ def attach(request: Request) -> tuple[ProgramStatus, ...]:
         telemetry = attach_telemetry(request)
         if request.reader_gid is not None:
             os.chown(request.pin_dir, -1, request.reader_gid)
-            request.pin_dir.chmod(0o750)
+            os.chmod(request.pin_dir, 0o750)  # noqa: S103 - the daemon's group looks in, nobody else
     return (*admission, *telemetry)
 
 
 def _attach_admission(request: Request, policy: NetworkPolicy, unit_id: int) -> list[ProgramStatus]:
-    known = budget.read_kernel(request.pin_dir) if (request.pin_dir / "fedge_rule").exists() else None
+    known = budget.read_kernel(request.pin_dir) if os.path.exists(request.pin("fedge_rule")) else None
     loaded = load_admission(request.sources)
     cgroup_fd = os.open(request.cgroup, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -188,53 +194,52 @@ def attach_telemetry(request: Request) -> tuple[ProgramStatus, ...]:
 def _pin_maps(request: Request, name: ObjectName, loaded: Loaded) -> None:
     """Pins a build's own maps beside the present ones, which their programs keep until they are replaced."""
     for item in maps_of(name):
-        fresh = request.pin_dir / f"{_NEW}{item.name}"
-        fresh.unlink(missing_ok=True)
+        fresh = request.fresh_pin(item.name)
+        remove(fresh)
         if loaded.own_maps:
             links.pin_object(loaded.build.map_fd(item.name), fresh)
             _set_access(request, item, fresh)
         else:
-            _set_access(request, item, request.pin_dir / item.name)
+            _set_access(request, item, request.pin(item.name))
 
 
 def _settle_maps(request: Request, name: ObjectName) -> None:
     for item in maps_of(name):
-        fresh = request.pin_dir / f"{_NEW}{item.name}"
-        if fresh.exists():
-            (request.pin_dir / item.name).unlink(missing_ok=True)
-            fresh.rename(request.pin_dir / item.name)
+        fresh = request.fresh_pin(item.name)
+        if os.path.exists(fresh):
+            _put_in_place(fresh, request.pin(item.name))
 
 
-def _set_access(request: Request, item: PinnedMap, path: Path) -> None:
+def _set_access(request: Request, item: PinnedMap, path: str) -> None:
     if request.reader_gid is not None:
         os.chown(path, -1, request.reader_gid)
-    path.chmod(item.access.value if request.reader_gid is not None else 0o600)
+    os.chmod(path, item.access.value if request.reader_gid is not None else 0o600)
 
 
 def _attach_to_cgroup(
     request: Request, loaded: Loaded, program: Program, cgroup_fd: int, unit_id: int
 ) -> ProgramStatus:
-    pin = request.pin_dir / program.name
+    pin = request.pin(program.name)
     program_fd = loaded.build.program_fd(program.name)
     if links.link_cgroup_id(pin) == unit_id:
         links.replace_program(program, program_fd, pin)
         return ProgramStatus(program, State.ATTACHED, change="updated", compiler=loaded.compiler.value)
-    change = "reattached" if pin.exists() else "attached"
-    fresh = request.pin_dir / f"{_NEW}{program.name}"
-    fresh.unlink(missing_ok=True)
+    change = "reattached" if os.path.exists(pin) else "attached"
+    fresh = request.fresh_pin(program.name)
+    remove(fresh)
     links.attach_to_cgroup(program, program_fd, cgroup_fd, fresh)
     _put_in_place(fresh, pin)
     return ProgramStatus(program, State.ATTACHED, change=change, compiler=loaded.compiler.value)
 
 
-def _attach_to_tracepoint(request: Request, loaded: Loaded, program: Program, tracefs: Path | None) -> ProgramStatus:
-    pin = request.pin_dir / program.name
+def _attach_to_tracepoint(request: Request, loaded: Loaded, program: Program, tracefs: StrPath | None) -> ProgramStatus:
+    pin = request.pin(program.name)
     if tracefs is None or program.name in loaded.left_out:
-        pin.unlink(missing_ok=True)
+        remove(pin)
         return ProgramStatus(program, State.ABSENT, loaded.left_out.get(program.name, "tracefs is not mounted"))
-    change = "reattached" if pin.exists() else "attached"
-    fresh = request.pin_dir / f"{_NEW}{program.name}"
-    fresh.unlink(missing_ok=True)
+    change = "reattached" if os.path.exists(pin) else "attached"
+    fresh = request.fresh_pin(program.name)
+    remove(fresh)
     try:
         event_fd = request.events.get(program.name)
         event_fd = os.dup(event_fd) if event_fd is not None else links.open_tracepoint(program, tracefs)
@@ -243,25 +248,25 @@ def _attach_to_tracepoint(request: Request, loaded: Loaded, program: Program, tr
         finally:
             os.close(event_fd)
     except KernelLayerError as error:
-        pin.unlink(missing_ok=True)
+        remove(pin)
         return ProgramStatus(program, State.ABSENT, str(error).splitlines()[-1])
     _put_in_place(fresh, pin)
     return ProgramStatus(program, State.ATTACHED, change=change, compiler=loaded.compiler.value)
 
 
-def _put_in_place(fresh: Path, pin: Path) -> None:
-    pin.unlink(missing_ok=True)
-    fresh.rename(pin)
+def _put_in_place(fresh: str, pin: str) -> None:
+    remove(pin)  # a BPF file system renames onto nothing
+    os.rename(fresh, pin)
 
 
-def status(pin_dir: Path, cgroup: Path | None) -> tuple[ProgramStatus, ...]:
+def status(pin_dir: StrPath, cgroup: StrPath | None) -> tuple[ProgramStatus, ...]:
     """The state of every program, without changing anything. With `cgroup`, a link to another cgroup is stale."""
     unit_id = None if cgroup is None else cgroup_id(cgroup)
     return tuple(_program_status(pin_dir, program, unit_id) for program in PROGRAMS)
 
 
-def _program_status(pin_dir: Path, program: Program, unit_id: int | None) -> ProgramStatus:
-    linked = links.link_cgroup_id(pin_dir / program.name)
+def _program_status(pin_dir: StrPath, program: Program, unit_id: int | None) -> ProgramStatus:
+    linked = links.link_cgroup_id(os.path.join(pin_dir, program.name))
     if linked is None:
         return ProgramStatus(program, State.ABSENT, "no pinned link; run fedge-bpf attach")
     if program.on_cgroup and linked == 0:
@@ -271,24 +276,17 @@ def _program_status(pin_dir: Path, program: Program, unit_id: int | None) -> Pro
     return ProgramStatus(program, State.ATTACHED)
 
 
-def detach(pin_dir: Path) -> int:
+def detach(pin_dir: StrPath) -> int:
     """Removes every pin of ours, which detaches the programs. Returns how many pins there were."""
-    if not pin_dir.is_dir():
+    if not os.path.isdir(pin_dir):
         return 0
     with _locked(pin_dir):
         removed = sum(_unpin(pin_dir, name) for name in ObjectName)
         with contextlib.suppress(OSError):  # somebody else's pins are in it
-            pin_dir.rmdir()
+            os.rmdir(pin_dir)
     return removed
 
 
-def _unpin(pin_dir: Path, name: ObjectName) -> int:
-    removed = 0
-    for item in (*(p.name for p in programs_of(name)), *(m.name for m in maps_of(name))):
-        for pin in (pin_dir / item, pin_dir / f"{_NEW}{item}"):
-            try:
-                pin.unlink()
-            except FileNotFoundError:
-                continue
-            removed += 1
-    return removed
+def _unpin(pin_dir: StrPath, name: ObjectName) -> int:
+    names = (*(p.name for p in programs_of(name)), *(m.name for m in maps_of(name)))
+    return sum(remove(os.path.join(pin_dir, pin)) for item in names for pin in (item, f"{_NEW}{item}"))

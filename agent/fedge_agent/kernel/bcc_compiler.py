@@ -7,36 +7,16 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from fedge_agent.kernel.errors import KernelLayerError
+from fedge_agent.kernel.errors import BccError, BccMissingError
 from fedge_agent.kernel.programs import MAPS, ObjectName, Program, programs_of
+from fedge_agent.kernel.text_files import StrPath
 
 INSTALLED_HEADERS = Path("/usr/share/fedge/bcc")
 REPOSITORY_HEADERS = Path(__file__).parents[3] / "bpf" / "bcc"
 DISTRIBUTION_MODULES = Path("/usr/lib/python3/dist-packages")
 _CURE = "apt install python3-bpfcc"
-
-
-class Build(Protocol):
-    """Programs and maps in the kernel, by name, attached to nothing yet."""
-
-    def program_fd(self, name: str) -> int:
-        """Descriptor of a program, owned by the build."""
-
-    def map_fd(self, name: str) -> int:
-        """Descriptor of a map, owned by the build."""
-
-    def close(self) -> None:
-        """Gives all of them back; what is pinned lives on."""
-
-
-class BccMissingError(KernelLayerError):
-    """bcc is not installed."""
-
-
-class BccError(KernelLayerError):
-    """bcc could not compile or load the source."""
 
 
 def default_headers() -> Path:
@@ -75,7 +55,7 @@ class CompiledSource:
 
     def __init__(
         self,
-        source: Path,
+        source: StrPath,
         name: ObjectName,
         defines: Mapping[str, str],
         left_out: frozenset[str] = frozenset(),
@@ -84,16 +64,16 @@ class CompiledSource:
         os.environ["BCC_KERNEL_SOURCE"] = str(headers or default_headers())
         compile_source = _bcc()
         flags = ["-w", *(f"-D{key}={value}" for key, value in defines.items())]
-        if not source.is_file():
+        if not os.path.isfile(source):
             raise BccError(f"{source} does not exist; build it with `make -C bpf`")
         try:
-            self._module: Any = compile_source(src_file=str(source), cflags=flags)
+            self._module: Any = compile_source(src_file=os.fspath(source), cflags=flags)
             wanted = [p for p in programs_of(name) if p.name not in left_out]
             self._programs = {p.name: self._load(p) for p in wanted}
             names = [item.name for item in MAPS if item.object_name is name]
             self._maps = {item: int(self._module[item.encode()].map_fd) for item in names}
         except Exception as error:
-            raise BccError(f"bcc cannot make {source.name}: {error}; see clang's words above") from error
+            raise BccError(f"bcc cannot make {source}: {error}; see clang's words above") from error
 
     def _load(self, program: Program) -> int:
         kind = self._module.load_func(

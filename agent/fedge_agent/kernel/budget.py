@@ -4,20 +4,17 @@ The file is written when the programs are detached and by a timer (`fedge-bpf sa
 forgotten by a power cut. Only the loader fills the counter up, once a day.
 """
 
-import contextlib
-import dataclasses
 import errno
-import json
 import os
 import struct
 import time
-from pathlib import Path
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.errors import BpfCallError, PolicyError
-from fedge_agent.kernel.records import BUDGET, RULE, Budget, Rule
+from fedge_agent.kernel.policy_records import BUDGET, RULE, Budget, Rule
+from fedge_agent.kernel.text_files import StrPath, remove
 
-DEFAULT_DIRECTORY = Path("/var/lib/fedge-bpf")
+DEFAULT_DIRECTORY = "/var/lib/fedge-bpf"
 _DAY_S = 86_400
 _MAX_FILE_BYTES = 4096
 _VERSION = 1
@@ -41,12 +38,14 @@ def carried(prior: Budget | None, limit_bytes: int, day: int) -> Budget:
     return Budget(left, limit_bytes, day if day >= EARLIEST_DAY else prior.day)
 
 
-def read_file(path: Path) -> Budget | None:
+def read_file(path: StrPath) -> Budget | None:
     """What was saved; None when nothing was.
 
     Raises:
         PolicyError: damaged, or in hands that could have changed it; the message names the cure.
     """
+    import json  # noqa: PLC0415 - 350 kB, for this alone
+
     cure = f"remove {path} to begin with a full budget"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -54,7 +53,7 @@ def read_file(path: Path) -> Budget | None:
         return None
     except OSError as error:
         raise PolicyError(f"budget {path} cannot be read: {error.strerror}; {cure}") from error
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+    with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise PolicyError(f"budget {path} belongs to uid {status.st_uid} or others may write it; {cure}")
@@ -69,53 +68,53 @@ def read_file(path: Path) -> Budget | None:
     return saved
 
 
-def write_file(path: Path, budget: Budget) -> None:
+def write_file(path: StrPath, budget: Budget) -> None:
     """Saves it, so that a power cut leaves the old file or the new one."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    text = json.dumps({"version": _VERSION} | dataclasses.asdict(budget))
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
+    folder, name = os.path.split(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    fresh = os.path.join(folder, f".{name}.new")
+    remove(fresh)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor
-        file.write(text + "\n")
+    with open(descriptor, "w", encoding="utf-8") as file:
+        numbers = f'"left_bytes": {budget.left_bytes}, "limit_bytes": {budget.limit_bytes}, "day": {budget.day}'
+        file.write(f'{{"version": {_VERSION}, {numbers}}}\n')
         file.flush()
         os.fsync(descriptor)
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    os.replace(fresh, path)
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
 
 
-def read_kernel(pin_dir: Path) -> tuple[Rule, Budget] | None:
+def read_kernel(pin_dir: StrPath) -> tuple[Rule, Budget] | None:
     """What the pinned maps say now; None where there are none, or those of another version."""
     try:
-        rule = _element(pin_dir / "fedge_rule", RULE.size)
-        return Rule.decode(rule), Budget.decode(_element(pin_dir / "fedge_budget", BUDGET.size))
+        rule = _element(pin_dir, "fedge_rule", RULE.size)
+        return Rule.decode(rule), Budget.decode(_element(pin_dir, "fedge_budget", BUDGET.size))
     except BpfCallError as error:
         if error.errno in (errno.ENOENT, errno.EMSGSIZE):
             return None
         raise
 
 
-def _element(pin: Path, length: int) -> bytes:
-    descriptor = libbpf.open_pin(pin, read_only=True)
+def _element(pin_dir: StrPath, name: str, length: int) -> bytes:
+    descriptor = libbpf.open_pin(os.path.join(pin_dir, name), read_only=True)
     try:
-        return libbpf.lookup(descriptor, bytes(4), length, pin.name)
+        return libbpf.lookup(descriptor, bytes(4), length, name)
     finally:
         os.close(descriptor)
 
 
-def save(pin_dir: Path, path: Path, day: int) -> Budget | None:
+def save(pin_dir: StrPath, path: StrPath, day: int) -> Budget | None:
     """Writes the kernel's counter to the file, and fills it up when a new day has begun; None where nothing counts."""
     found = read_kernel(pin_dir)
     if found is None or not found[1].limit_bytes:
         return None
     present = carried(found[1], found[1].limit_bytes, day)
     if present != found[1]:
-        descriptor = libbpf.open_pin(pin_dir / "fedge_budget")
+        descriptor = libbpf.open_pin(os.path.join(pin_dir, "fedge_budget"))
         try:
             libbpf.update(descriptor, bytes(4), present.encode(), "the budget")
         finally:

@@ -1,14 +1,29 @@
 """Chooses the compiler of an object: clang's file if it fits this kernel, else bcc on the spot, else nothing."""
 
-import dataclasses
 import enum
 import errno
-from pathlib import Path
+import os
 
 from fedge_agent.kernel import libbpf, tracepoints
-from fedge_agent.kernel.bcc_compiler import BccMissingError, Build, CompiledSource
-from fedge_agent.kernel.errors import BpfCallError, KernelLayerError
+from fedge_agent.kernel.errors import BccMissingError, BpfCallError, KernelLayerError
+from fedge_agent.kernel.frozen import TYPE_CHECKING, dataclass
 from fedge_agent.kernel.programs import ObjectName, TracepointField, programs_of
+from fedge_agent.kernel.text_files import StrPath
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Build(Protocol):
+        """Programs and maps in the kernel, by name, attached to nothing yet."""
+
+        def program_fd(self, name: str) -> int:
+            """Descriptor of a program, owned by the build."""
+
+        def map_fd(self, name: str) -> int:
+            """Descriptor of a map, owned by the build."""
+
+        def close(self) -> None:
+            """Gives all of them back; what is pinned lives on."""
 
 
 class Compiler(enum.Enum):
@@ -19,7 +34,7 @@ class Compiler(enum.Enum):
     BCC = "bcc"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """Programs in the kernel.
 
@@ -29,18 +44,18 @@ class Loaded:
         left_out: program name -> why this kernel cannot have it.
     """
 
-    build: Build
+    build: "Build"
     compiler: Compiler
     own_maps: bool
     left_out: dict[str, str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Where both compilers find theirs, and where maps of a former attachment are pinned."""
 
-    object_dir: Path
-    pin_dir: Path
+    object_dir: StrPath
+    pin_dir: StrPath
     compiler: Compiler = Compiler.AUTO
 
 
@@ -63,7 +78,7 @@ def load_admission(sources: Sources) -> Loaded:
             raise KernelLayerError(f"{error}\nand with bcc: {second}") from error
 
 
-def load_telemetry(sources: Sources, tracefs: Path | None) -> Loaded:
+def load_telemetry(sources: Sources, tracefs: StrPath | None) -> Loaded:
     """Loads the tracepoint programs that this kernel can have, by bcc where the object's offsets are not the kernel's.
 
     Raises:
@@ -91,7 +106,9 @@ def _differs(fields: tuple[TracepointField, ...] | None, defines: dict[str, str]
 
 
 def _by_bcc(sources: Sources, name: ObjectName, defines: dict[str, str], left_out: dict[str, str]) -> Loaded:
-    build = CompiledSource(sources.object_dir / name.expanded_name, name, defines, frozenset(left_out))
+    from fedge_agent.kernel.bcc_compiler import CompiledSource  # noqa: PLC0415 - where it is needed, 130 MB follow
+
+    build = CompiledSource(os.path.join(sources.object_dir, name.expanded_name), name, defines, frozenset(left_out))
     return Loaded(build, Compiler.BCC, own_maps=True, left_out=left_out)
 
 
@@ -106,7 +123,7 @@ def _by_object(sources: Sources, name: ObjectName, left_out: dict[str, str]) -> 
 
 
 def _open_object(sources: Sources, name: ObjectName, left_out: dict[str, str], *, own_maps: bool) -> Loaded:
-    build = libbpf.LoadedObject(sources.object_dir / name.file_name)
+    build = libbpf.LoadedObject(os.path.join(sources.object_dir, name.file_name))
     try:
         for program in left_out:
             build.leave_out(program)

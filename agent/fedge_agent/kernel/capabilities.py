@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from fedge_agent.kernel.errors import BpfCallError
+from fedge_agent.kernel.text_files import read_text
 
 _VERSION_3 = 0x20080522
 _PR_SET_NO_NEW_PRIVS = 38
@@ -56,8 +57,7 @@ def keep_only(wanted: Iterable[Capability]) -> None:
 
 def effective() -> int:
     """The effective capabilities of this process as a bit mask."""
-    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - /proc is no tree of paths
-        for line in status:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
+    for line in read_text("/proc/self/status").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
     raise BpfCallError(f"no CapEff in /proc/{os.getpid()}/status", 0)

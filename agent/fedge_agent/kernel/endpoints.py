@@ -5,7 +5,6 @@ stands in it. It lies in a directory of root's: the loader has no capability tha
 and the daemon must not be able to put another file in its place. An older file is believed only if it is root's own.
 """
 
-import contextlib
 import dataclasses
 import ipaddress
 import json
@@ -145,8 +144,8 @@ def _latest_first(item: tuple[Address, int]) -> int:
     return -item[1]
 
 
-def write_endpoints(path: Path, endpoints: Iterable[Resolved]) -> None:
-    """Puts the file in place in one step, readable by all."""
+def encoded(endpoints: Iterable[Resolved]) -> str:
+    """The text of the file."""
     record = {
         "version": _VERSION,
         "endpoints": [
@@ -160,18 +159,7 @@ def write_endpoints(path: Path, endpoints: Iterable[Resolved]) -> None:
             for item in endpoints
         ],
     }
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor
-            os.fchmod(descriptor, 0o644)
-            file.write(json.dumps(record, indent=1) + "\n")
-        fresh.rename(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            fresh.unlink()
-        raise
+    return json.dumps(record, indent=1) + "\n"
 
 
 def read_endpoints(path: Path, *, owner_uid: int = 0) -> tuple[Resolved, ...]:

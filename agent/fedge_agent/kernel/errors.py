@@ -41,3 +41,11 @@ class BpffsMissingError(KernelLayerError):
 
 class CgroupError(KernelLayerError):
     """There is no usable cgroup v2 where one is needed."""
+
+
+class BccMissingError(KernelLayerError):
+    """bcc is not installed."""
+
+
+class BccError(KernelLayerError):
+    """bcc could not compile or load the source."""

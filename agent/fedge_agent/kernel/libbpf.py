@@ -6,10 +6,9 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
-from pathlib import Path
-from typing import Self
 
 from fedge_agent.kernel.errors import BpfCallError, LibbpfMissingError
+from fedge_agent.kernel.text_files import StrPath
 
 SONAME = "libbpf.so.1"
 READ_ONLY = 1 << 3  # BPF_F_RDONLY
@@ -145,7 +144,7 @@ def checked(value: int, what: str, cure: str = "") -> int:
     return value
 
 
-def open_pin(path: Path, *, read_only: bool = False) -> int:
+def open_pin(path: StrPath, *, read_only: bool = False) -> int:
     """A file descriptor of the pinned map, link or program; the caller closes it.
 
     Raises:
@@ -206,13 +205,13 @@ def keys(fd: int, key_bytes: int) -> Iterator[bytes]:
 class LoadedObject:
     """One .bpf.o, opened, with its maps found or made under `pin_dir`, loaded on `load`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StrPath) -> None:
         self._lib = library()
         cure = "build it with `make -C bpf`"
         self._handle = pointer(self._lib.bpf_object__open_file(os.fsencode(path), None), f"cannot open {path}", cure)
         self._path = path
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LoadedObject":  # noqa: PYI034 - Self is in typing, which the loader does without
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -241,11 +240,11 @@ class LoadedObject:
         """Does not load that program."""
         checked(self._lib.bpf_program__set_autoload(self.program(name), False), f"cannot leave out {name}")  # noqa: FBT003 - C call
 
-    def pin_maps(self, pin_dir: Path) -> None:
+    def pin_maps(self, pin_dir: StrPath) -> None:
         """Loading will reuse maps pinned in `pin_dir` and pin the others there."""
         for name in self.map_names():
             found = pointer(self._lib.bpf_object__find_map_by_name(self._handle, name.encode()), f"no map {name}")
-            path = os.fsencode(pin_dir / name)
+            path = os.fsencode(os.path.join(pin_dir, name))
             checked(self._lib.bpf_map__set_pin_path(found, path), f"cannot set the pin path of {name}")
 
     def load(self) -> None:

@@ -3,11 +3,11 @@
 import ctypes
 import errno
 import os
-from pathlib import Path
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.errors import BpfCallError
 from fedge_agent.kernel.programs import Program
+from fedge_agent.kernel.text_files import StrPath, read_text
 
 # perf_event_open(2): its number on each machine, and struct perf_event_attr up to version 1.
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "armv7l": 364, "armv6l": 364, "i686": 336}
@@ -31,17 +31,17 @@ class _PerfAttributes(ctypes.Structure):
     )
 
 
-def attach_to_cgroup(program: Program, program_fd: int, cgroup_fd: int, pin: Path) -> None:
+def attach_to_cgroup(program: Program, program_fd: int, cgroup_fd: int, pin: StrPath) -> None:
     """Attaches a cgroup program, and pins its link."""
     _create(program, program_fd, cgroup_fd, pin)
 
 
-def attach_to_tracepoint(program: Program, program_fd: int, event_fd: int, pin: Path) -> None:
+def attach_to_tracepoint(program: Program, program_fd: int, event_fd: int, pin: StrPath) -> None:
     """Attaches a tracepoint program on every CPU, and pins its link (kernel 5.15 and later)."""
     _create(program, program_fd, event_fd, pin)
 
 
-def open_tracepoint(program: Program, tracefs: Path) -> int:
+def open_tracepoint(program: Program, tracefs: StrPath) -> int:
     """The event that a program attaches to; the caller closes it.
 
     Debian's kernels ask for CAP_SYS_ADMIN here (kernel.perf_event_paranoid = 3), which nothing else of the loader
@@ -51,15 +51,15 @@ def open_tracepoint(program: Program, tracefs: Path) -> int:
         BpfCallError: the kernel has no such event, or refuses.
     """
     category, event = program.tracepoint
-    place = tracefs / "events" / category / event / "id"
+    place = os.path.join(tracefs, "events", category, event, "id")
     try:
-        number = int(place.read_text(encoding="ascii"))
+        number = int(read_text(place))
     except (OSError, ValueError) as error:
         raise BpfCallError(f"cannot read {place}", getattr(error, "errno", None) or errno.EINVAL) from error
     return _open_event(number, program.name)
 
 
-def _create(program: Program, program_fd: int, target_fd: int, pin: Path) -> None:
+def _create(program: Program, program_fd: int, target_fd: int, pin: StrPath) -> None:
     created = libbpf.library().bpf_link_create(program_fd, target_fd, program.attach_type, None)
     link_fd = libbpf.checked(created, f"cannot attach {program.name}")
     try:
@@ -68,7 +68,7 @@ def _create(program: Program, program_fd: int, target_fd: int, pin: Path) -> Non
         os.close(link_fd)  # a pinned link lives on
 
 
-def pin_object(descriptor: int, pin: Path) -> None:
+def pin_object(descriptor: int, pin: StrPath) -> None:
     """Gives a link or map a name in a BPF file system, which keeps it alive."""
     libbpf.checked(libbpf.library().bpf_obj_pin(descriptor, os.fsencode(pin)), f"cannot pin {pin}")
 
@@ -96,7 +96,7 @@ def _open_event(number: int, name: str) -> int:
     return libbpf.checked(made, f"cannot open the tracepoint of {name}", cure)
 
 
-def replace_program(program: Program, program_fd: int, pin: Path) -> None:
+def replace_program(program: Program, program_fd: int, pin: StrPath) -> None:
     """Puts another program behind a pinned cgroup link; there is no moment without one."""
     link_fd = libbpf.open_pin(pin)
     try:
@@ -106,7 +106,7 @@ def replace_program(program: Program, program_fd: int, pin: Path) -> None:
         os.close(link_fd)
 
 
-def link_cgroup_id(pin: Path) -> int | None:
+def link_cgroup_id(pin: StrPath) -> int | None:
     """The id of the cgroup a pinned link guards; 0 when that cgroup is gone, None when there is no such pin."""
     try:
         descriptor = libbpf.open_pin(pin)

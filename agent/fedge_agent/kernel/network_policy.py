@@ -1,28 +1,28 @@
 """The network policy of one agent as the kernel holds it: allow-list, pace, budget, and whether it only looks on."""
 
-import dataclasses
 import struct
 from collections.abc import Callable
 
 from fedge_agent.kernel import budget as budgets
 from fedge_agent.kernel import libbpf
-from fedge_agent.kernel.allowlist import Allowed
-from fedge_agent.kernel.records import BUDGET, PEER, Budget, Rule
+from fedge_agent.kernel.frozen import dataclass
+from fedge_agent.kernel.policy_records import BUDGET, PEER, Budget, Rule
 
 MAX_RATE_BYTES_PER_S = 0xFFFFFFFE  # SO_MAX_PACING_RATE takes 32 bits, all ones meaning unlimited
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class NetworkPolicy:
     """What the owner of the device allows.
 
     Attributes:
+        allow: keys of the trie, in the order of the rules.
         rate_bytes_per_s: pace of every TCP connection, None: unpaced.
         audit: report what would be refused, refuse nothing.
         daily_budget_bytes: both ways, None: not counted.
     """
 
-    allow: tuple[Allowed, ...]
+    allow: tuple[bytes, ...]
     rate_bytes_per_s: int | None = None
     audit: bool = False
     daily_budget_bytes: int | None = None
@@ -50,9 +50,9 @@ def put(policy: NetworkPolicy, map_fd: Callable[[str], int], prior: Budget | Non
     libbpf.update(map_fd("fedge_rule"), bytes(4), policy.rule.encode(), "the rule")
 
 
-def set_allowed(map_fd: int, allow: tuple[Allowed, ...]) -> None:
+def set_allowed(map_fd: int, allow: tuple[bytes, ...]) -> None:
     """Makes the trie hold exactly `allow`: entries are added before others are taken away."""
-    wanted = {entry.key(): number for number, entry in enumerate(allow, start=1)}
+    wanted = {key: number for number, key in enumerate(allow, start=1)}
     lib = libbpf.library()
     for key, number in wanted.items():
         libbpf.update(map_fd, key, struct.pack("=I", number), "an allow entry")

@@ -1,7 +1,8 @@
 """The one table of programs and maps: drives load, attach, pin, health report, documentation and tests."""
 
-import dataclasses
 import enum
+
+from fedge_agent.kernel.frozen import dataclass
 
 
 class ObjectName(enum.Enum):
@@ -34,7 +35,7 @@ class Feature(enum.Enum):
     BLOCK_LATENCY = "block-latency"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class TracepointField:
     """A field that a program reads at a compiled-in offset (bpf/tracepoints.h).
 
@@ -48,7 +49,7 @@ class TracepointField:
     macro: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Program:
     """One BPF program.
 
@@ -153,7 +154,7 @@ class Access(enum.Enum):
     READ_WRITE = 0o660
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class PinnedMap:
     """One map: its pin has the same name.
 

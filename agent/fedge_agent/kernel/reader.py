@@ -10,7 +10,8 @@ from typing import Self
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.errors import BpfCallError
-from fedge_agent.kernel.records import BUDGET, HISTOGRAM_SLOTS, Budget, Counter, Denial, MachineCounter
+from fedge_agent.kernel.policy_records import BUDGET, Budget
+from fedge_agent.kernel.records import HISTOGRAM_SLOTS, Counter, Denial, MachineCounter
 
 _MAX_WAITING_DENIALS = 4096
 

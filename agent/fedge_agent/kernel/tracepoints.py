@@ -5,19 +5,18 @@ read nonsense without complaint. It is compiled anew by bcc with the kernel's ow
 left out and its substitute serves.
 """
 
-import dataclasses
-import re
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
+from fedge_agent.kernel.frozen import dataclass, replace
 from fedge_agent.kernel.programs import Program, TracepointField
+from fedge_agent.kernel.text_files import StrPath, read_text
 
 TRACEFS_PLACES = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
-_FIELD = re.compile(r"field:[^;]*?(\w+)(?:\[\d*\])?;\s*offset:(\d+);\s*size:(\d+);")
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How a program fits the running kernel.
 
@@ -30,30 +29,35 @@ class Layout:
     fields: tuple[TracepointField, ...] | None
 
 
-def find_tracefs(root: Path = Path("/")) -> Path | None:
+def find_tracefs(root: StrPath = "/") -> str | None:
     """The mounted trace file system, or None."""
-    for place in TRACEFS_PLACES:
-        try:
-            if (root / place / "events").is_dir():
-                return root / place
-        except OSError:
-            continue
-    return None
+    places = (os.path.join(root, place) for place in TRACEFS_PLACES)
+    return next((place for place in places if os.path.isdir(os.path.join(place, "events"))), None)
 
 
 def parse_format(text: str) -> dict[str, tuple[int, int]]:
-    """Field name -> (offset, size), from a tracepoint's `format` file."""
-    return {name: (int(offset), int(size)) for name, offset, size in _FIELD.findall(text)}
+    """Field name -> (offset, size), from a tracepoint's `format` file.
+
+    Its lines are `field:TYPE NAME[LENGTH]; offset:NUMBER; size:NUMBER; signed:NUMBER;`.
+    """
+    found = {}
+    for line in text.splitlines():
+        declaration, *rest = (part.strip() for part in line.split(";"))
+        numbers = dict(part.split(":", 1) for part in rest if ":" in part)
+        if declaration.startswith("field:") and numbers.keys() >= {"offset", "size"}:
+            name = declaration.split()[-1].partition("[")[0]
+            found[name] = int(numbers["offset"]), int(numbers["size"])
+    return found
 
 
-def layout(program: Program, tracefs: Path | None) -> Layout:
+def layout(program: Program, tracefs: StrPath | None) -> Layout:
     """How a tracepoint program fits this kernel."""
     if tracefs is None:
         return Layout("tracefs is not mounted; mount -t tracefs tracefs /sys/kernel/tracing", None)
     category, event = program.tracepoint
-    path = tracefs / "events" / category / event / "format"
+    path = os.path.join(tracefs, "events", category, event, "format")
     try:
-        found = parse_format(path.read_text(encoding="ascii", errors="replace"))
+        found = parse_format(read_text(path))
     except FileNotFoundError:
         return Layout(f"this kernel has no tracepoint {category}:{event}", None)
     except OSError as error:
@@ -66,11 +70,11 @@ def layout(program: Program, tracefs: Path | None) -> Layout:
             reason = f"{category}:{event} has {field.name} at (offset, size) {place}, compiled for {wanted}"
         if place is None or place[1] not in _TYPES:
             return Layout(reason, None)
-        present.append(dataclasses.replace(field, offset=place[0], size=place[1]))
+        present.append(replace(field, offset=place[0], size=place[1]))
     return Layout(reason, tuple(present))
 
 
-def mismatch(program: Program, tracefs: Path | None) -> str | None:
+def mismatch(program: Program, tracefs: StrPath | None) -> str | None:
     """Why the compiled object's program must be left out on this kernel; None when it fits."""
     return layout(program, tracefs).reason
 

@@ -15,12 +15,13 @@ import pytest
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.allowlist import parse_policy
-from fedge_agent.kernel.attach import REPOSITORY_OBJECTS, detach
+from fedge_agent.kernel.attach import detach
 from fedge_agent.kernel.cgroup import cgroup2_mount
 from fedge_agent.kernel.errors import BpfCallError, KernelLayerError
 from fedge_agent.kernel.network_policy import NetworkPolicy, put
+from fedge_agent.kernel.places import REPOSITORY_OBJECTS
+from fedge_agent.kernel.policy_records import Budget, Rule
 from fedge_agent.kernel.programs import PROGRAMS
-from fedge_agent.kernel.records import Budget, Rule
 
 CLIENT = Path(__file__).with_name("client.py")
 IN_CGROUP = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
@@ -248,7 +249,9 @@ class Attached:
     def follow(self, *rules: str, rule: Rule = NO_LIMITS, budget: Budget | None = None) -> None:
         """Puts a policy in force; the budget is that which is left."""
         limit = budget.limit_bytes if budget is not None else None
-        policy = NetworkPolicy(parse_policy(rules), rule.rate_bytes_per_s or None, rule.audit, limit)
+        policy = NetworkPolicy(
+            tuple(entry.key() for entry in parse_policy(rules)), rule.rate_bytes_per_s or None, rule.audit, limit
+        )
         put(policy, self._map, None, 1)
         if budget is not None:
             libbpf.update(self._map("fedge_budget"), bytes(4), budget.encode(), "the budget")

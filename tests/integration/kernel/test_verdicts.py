@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedge_agent.kernel.allowlist import parse_policy
-from fedge_agent.kernel.records import Budget, Rule
+from fedge_agent.kernel.policy_records import Budget, Rule
 
 PASS, DROP = 1, 0
 TCP, UDP, ICMP, HOP_BY_HOP = 6, 17, 1, 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedge_agent.kernel.budget import carried, read_file, today, write_file
 from fedge_agent.kernel.errors import PolicyError
-from fedge_agent.kernel.records import Budget
+from fedge_agent.kernel.policy_records import Budget
 
 DAY = 20_800
 limits = st.integers(1, 1 << 40)

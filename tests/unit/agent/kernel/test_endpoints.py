@@ -5,8 +5,9 @@ import pytest
 
 from fedge_agent.kernel.allowlist import read_rule
 from fedge_agent.kernel.dns import Answer
-from fedge_agent.kernel.endpoints import MOST_KEPT, Resolver, addresses_of, read_endpoints, write_endpoints
+from fedge_agent.kernel.endpoints import MOST_KEPT, Resolver, addresses_of, encoded, read_endpoints
 from fedge_agent.kernel.errors import NameUnknownError, ResolverError
+from fedge_agent.kernel.text_files import publish_text
 
 RULE = read_rule("broker.example:8883/tcp")
 OLD, NEW = ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("2001:db8::2")
@@ -105,7 +106,7 @@ def test_a_network_is_no_endpoint():
 def test_what_was_written_is_read_back_and_tells_where_to_connect(tmp_path):
     path = tmp_path / "run" / "endpoints"
     found = [resolver(Names(OLD, NEW)).endpoint(RULE)]
-    write_endpoints(path, found)
+    publish_text(path, encoded(found))
     assert path.stat().st_mode & 0o777 == 0o644
     back = read_endpoints(path, owner_uid=os.geteuid())
     assert list(back) == found
@@ -123,7 +124,7 @@ def test_a_damaged_file_is_no_endpoint(tmp_path, text):
 
 def test_a_file_of_somebody_else_is_not_believed(tmp_path):
     path = tmp_path / "endpoints"
-    write_endpoints(path, [resolver(Names(OLD)).endpoint(RULE)])
+    publish_text(path, encoded([resolver(Names(OLD)).endpoint(RULE)]))
     assert read_endpoints(path, owner_uid=os.geteuid() + 1) == ()
     path.chmod(0o646)
     assert read_endpoints(path, owner_uid=os.geteuid()) == ()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedge_agent.kernel import programs, records
+from fedge_agent.kernel import policy_records, programs, records
 from fedge_agent.kernel.programs import MAPS, PROGRAMS, ObjectName, maps_of, programs_of
 
 BPF = Path(__file__).parents[4] / "bpf"
@@ -37,9 +37,9 @@ def test_enumerations_have_the_same_members_in_the_same_order(enum_name, copy, p
 
 
 def test_records_have_the_sizes_the_kernel_uses():
-    assert records.PEER.size == 24
+    assert policy_records.PEER.size == 24
     assert records.DENIAL.size == 40
-    assert (records.RULE.size, records.BUDGET.size) == (16, 24)
+    assert (policy_records.RULE.size, policy_records.BUDGET.size) == (16, 24)
     assert f"#define FEDGE_SLOTS {records.HISTOGRAM_SLOTS}" in HEADER
 
 

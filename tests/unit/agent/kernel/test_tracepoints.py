@@ -49,5 +49,5 @@ def test_a_field_that_is_gone_leaves_the_program_out(tracefs):
 def test_a_missing_tracepoint_or_file_system_is_named(tracefs, tmp_path):
     assert "no tracepoint sched:sched_wakeup" in str(mismatch(PROGRAM, tracefs))
     assert "mount -t tracefs" in str(mismatch(PROGRAM, None))
-    assert find_tracefs(tmp_path) == tracefs
+    assert find_tracefs(tmp_path) == str(tracefs)
     assert find_tracefs(tmp_path / "elsewhere") is None

@@ -1,0 +1,86 @@
+"""The loader in two parts: one reads and is gone, one loads and stays small."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedge_agent.kernel import frozen
+from fedge_agent.kernel.apart import ChildFailedError, apart
+from fedge_agent.kernel.loader import main
+from fedge_agent.kernel.orders import Order
+
+AGENT = Path(__file__).parents[4] / "agent"
+# each is between a quarter of a megabyte and two and a half, of the four that the loader has beside bare Python
+HEAVY = {"argparse", "dataclasses", "ipaddress", "json", "pathlib", "re", "socket", "tomllib", "typing", "urllib"}
+
+
+def test_the_part_that_loads_imports_nothing_heavy():
+    script = "import sys, fedge_agent.kernel.loader, fedge_agent.kernel.execution; print(*sys.modules)"
+    command = [sys.executable, "-IS", "-c", f"import sys; sys.path.append({str(AGENT)!r}); {script}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    imported = set(done.stdout.split())
+    assert "ctypes" in imported
+    assert not imported & HEAVY
+
+
+def test_what_is_read_apart_comes_back_whole():
+    order = Order("attach", pin_dir="/sys/fs/bpf/fedge", allow=(b"\0\xff",), saved=(1, 2, 3), warnings=("a name",))
+    assert Order(*apart(order.fields)) == order
+
+
+def test_what_runs_apart_changes_nothing_here():
+    found = []
+    assert apart(lambda: found.append(1) or os.getpid()) != os.getpid()
+    assert found == []
+
+
+def test_a_child_that_fails_is_told_and_is_no_answer(capfd):
+    with pytest.raises(ChildFailedError, match="status 1"):
+        apart(lambda: 1 // 0)
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_wrong_usage_and_help_keep_their_exit_status(capfd):
+    assert main(["attach", "--compiler", "gcc"]) == 2
+    assert "invalid choice: 'gcc'" in capfd.readouterr().err
+    assert main(["--help"]) == 0
+    assert "Puts Fedge's kernel programs in place" in capfd.readouterr().out
+
+
+@frozen.dataclass(frozen=True, slots=True)
+class Ours:
+    first: int
+    second: str = "b"
+
+    @property
+    def both(self) -> str:
+        return f"{self.first}{self.second}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Theirs:
+    first: int
+    second: str = "b"
+
+
+def test_frozen_records_are_what_dataclasses_would_make():
+    ours, theirs = Ours(1), Theirs(1)
+    assert repr(ours) == repr(theirs).replace("Theirs", "Ours")
+    assert ours == Ours(first=1, second="b") != Ours(2)
+    assert ours != theirs
+    assert hash(ours) == hash(Ours(1))
+    assert frozen.replace(ours, second="c") == Ours(1, "c")
+    assert ours.both == "1b"
+    assert Ours.__slots__ == Theirs.__slots__
+    with pytest.raises(AttributeError, match="frozen"):
+        ours.first = 2
+    for wrong in ((), (1, "b", 3)):
+        with pytest.raises(TypeError):
+            Ours(*wrong)
+    for name in ("first", "third"):
+        with pytest.raises(TypeError):
+            Ours(1, **{name: 2})
