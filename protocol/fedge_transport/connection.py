@@ -15,10 +15,13 @@ from fedge_transport.events import Connected, Disconnected, Ending, Event, Event
 from fedge_transport.inbox import Inbox, Incoming
 from fedge_transport.link import Ended, Link
 from fedge_transport.opening import open_socket
+from fedge_transport.route import Route
 from fedge_transport.settings import ConnectionSettings
 from fedge_transport.tls import client_context
 
 _STABLE_S: Final = 30.0
+_LOOK_AT_BUDGET_S: Final = 600.0
+"""The clock by which a new day begins may be set meanwhile."""
 
 
 class Connection:
@@ -28,6 +31,7 @@ class Connection:
 
     Args:
         settings: where, who, bounds.
+        route: how to get there; by default straight, by the system's resolver.
         uniform: randomness of the waits between attempts.
         clock: monotonic seconds; a link that lived for 30 s makes the next wait short again.
     """
@@ -36,10 +40,12 @@ class Connection:
         self,
         settings: ConnectionSettings,
         *,
+        route: Route | None = None,
         uniform: Uniform = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self._route = route or Route()
         self._uniform = uniform
         self._clock = clock
         self._filters: dict[str, None] = {}
@@ -210,8 +216,11 @@ class Connection:
         if self._closing:
             return
         backoff = self.settings.backoff
+        allowance = self._route.allowance
         attempt = 64 if ended.reason is Ending.TAKEN_OVER else max(failures - 1, 0)
         delay_s = 0.0 if self._hurry.is_set() else backoff.delay_s(attempt, self._uniform)
+        if ended.reason is Ending.BUDGET and allowance is not None:
+            delay_s = min(max(allowance.refilled_in_s(), delay_s), _LOOK_AT_BUDGET_S)
         self._emit(Disconnected(ended.reason, ended.detail, delay_s))
         try:
             async with asyncio.timeout(delay_s):
@@ -223,10 +232,12 @@ class Connection:
     async def _once(self) -> Ended:
         """One link, from its socket to its end."""
         link: Link | None = None
+        if self._route.allowance is not None and self._route.allowance.spent:
+            return Ended(Ending.BUDGET, "the day's bytes are spent")
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
-                sock = await open_socket(self.settings, client_context(self.settings))
-                link = Link(self.settings, sock, self._receive)
+                sock = await open_socket(self.settings, client_context(self.settings), self._route)
+                link = Link(self.settings, sock, self._receive, self._route.allowance)
                 session_present = await link.start()
                 refused = await self._restore(link, session_present=session_present)
             self._link = link

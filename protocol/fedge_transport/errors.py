@@ -40,3 +40,11 @@ class MissingBlobError(TransportError):
         super().__init__(f"{len(missing)} chunks of blob {sha256_hex} did not come, the first is {missing[0]}")
         self.sha256_hex = sha256_hex
         self.missing = missing
+
+
+class AddressUnknownError(OSError):
+    """Nothing says at which address the host is. The attempt is repeated."""
+
+
+class ProxyRefusedError(OSError):
+    """The proxy does not let the connection through; the message says why, and the cure."""

@@ -20,6 +20,7 @@ class Ending(StrEnum):
     LOST = "lost"
     SERVER = "server"
     PROTOCOL = "protocol"
+    BUDGET = "budget"
 
 
 @dataclass(frozen=True, slots=True)

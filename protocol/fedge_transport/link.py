@@ -16,9 +16,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fedge_transport.errors import DisconnectedError, NotAuthorisedError, PublishRefusedError, TooLargeError
 from fedge_transport.events import Ending
 from fedge_transport.inbox import AckWindow, Incoming
-from fedge_transport.opening import Socket
+from fedge_transport.opening import Socket, bare, pending
+from fedge_transport.route import Allowance
 from fedge_transport.settings import ConnectionSettings
 from fedge_transport.strict_paho import IN_FLIGHT_MOST, StrictClient, properties_of
+from fedge_transport.traffic import wire_bytes
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
@@ -47,10 +49,20 @@ class Link:
         settings: identity and bounds.
         sock: connected, non-blocking, TLS done; the link owns it from here.
         deliver: takes every received message; must not raise.
+        allowance: counts what the link costs; when it is spent, the link ends.
     """
 
-    def __init__(self, settings: ConnectionSettings, sock: Socket, deliver: Callable[[Incoming], None]) -> None:
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        sock: Socket,
+        deliver: Callable[[Incoming], None],
+        allowance: Allowance | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._allowance = allowance
+        self._counted_bytes = 0
         self._deliver = deliver
         self._max_packet_bytes = settings.max_packet_bytes
         self._slots = asyncio.Semaphore(IN_FLIGHT_MOST)
@@ -85,6 +97,7 @@ class Link:
             properties.MessageExpiryInterval = expiry_s
         await self._slots.acquire()
         try:
+            self._count()
             self._require_open()
             mid = self._client.publish(topic, payload, qos, retain, properties).mid
         except BaseException:
@@ -162,15 +175,30 @@ class Link:
     def _readable(self) -> None:
         for _ in range(_PACKETS_A_TURN):
             self._guard(self._client.loop_read)
-            sock = self._client.socket()
-            if not isinstance(sock, ssl.SSLSocket) or not sock.pending():
-                return  # a plain socket, or one with more still in the kernel, becomes readable again by itself
-        self._loop.call_soon(self._readable)
+            if self._client.socket() is None or not pending(self._sock):
+                break  # a plain socket, or one with more still in the kernel, becomes readable again by itself
+        else:
+            self._loop.call_soon(self._readable)
+        self._count()
 
     def _tick(self) -> None:
         self._guard(self._client.loop_misc)
+        self._count()
         if not self.ended.done():
             self._timer = self._loop.call_later(max(self._client.keepalive, 1) / 4, self._tick)
+
+    def _count(self) -> None:
+        self._settle()
+        if self._allowance is not None and self._allowance.spent:
+            self.abort(Ending.BUDGET, "the day's bytes are spent")
+
+    def _settle(self) -> None:
+        if self._allowance is None:
+            return
+        total_bytes = wire_bytes(bare(self._sock))
+        if total_bytes > self._counted_bytes:  # a socket that is closed tells nothing
+            self._allowance.use(total_bytes - self._counted_bytes)
+            self._counted_bytes = total_bytes
 
     def _guard(self, step: Callable[[], object]) -> None:
         try:
@@ -247,6 +275,7 @@ class Link:
     def _end(self, reason: Ending, detail: str) -> None:
         if self.ended.done():
             return
+        self._settle()
         self.ended.set_result(Ended(reason, detail))
         self._window.end()
         if self._timer is not None:

@@ -39,6 +39,7 @@ class ConnectionSettings:
         cert_file: PEM of our certificate and its chain.
         key_file: PEM of its key.
         server_name: the name that the broker's certificate must carry, when it is not `host`.
+        websocket_path: MQTT goes in a WebSocket at this path; None: it goes by itself.
         keepalive_s: seconds of silence after which the connection is probed.
         session_expiry_s: seconds for which the broker keeps our session and queues messages after we are gone.
         will: the last will.
@@ -58,6 +59,7 @@ class ConnectionSettings:
     cert_file: Path | None = None
     key_file: Path | None = None
     server_name: str | None = None
+    websocket_path: str | None = None
     keepalive_s: int = 60
     session_expiry_s: int = 86_400
     will: Will | None = None

@@ -9,7 +9,7 @@ source "$ROOT/scripts/lib/apt.sh"
 
 BASE_PACKAGES=(ca-certificates python3-venv util-linux)
 RUN_PACKAGES=(clang llvm libbpf-dev linux-libc-dev make mosquitto nodejs npm iproute2 mount)
-TEST_PACKAGES=(python3-bpfcc)
+TEST_PACKAGES=(python3-bpfcc tinyproxy-bin)
 CHECK_PACKAGES=(clang-format shellcheck nodejs npm)
 
 # A Python that the locks are made for and that can make virtual environments.

@@ -104,6 +104,7 @@ class Broker:
         self.fleet = fleet
         self.host = "127.0.0.1"
         self.port = _free_port()
+        self.websocket_port = _free_port()
         self.log_file = directory / "mosquitto.log"
         self.unix_path = directory / "mosquitto.sock"
         self._data = directory / "data"
@@ -184,6 +185,17 @@ class Broker:
             f"pattern write {tree}/device/%u/presence\n"
             f"pattern read {tree}/device/%u/down/#\n"
         )
+        secured = (
+            f"cafile {self.authority.ca_file}\n"
+            f"certfile {server.cert_file}\n"
+            f"keyfile {server.key_file}\n"
+            "tls_version tlsv1.3\n"
+            "require_certificate true\n"
+            "use_identity_as_username true\n"
+            "use_username_as_clientid true\n"
+            "allow_anonymous false\n"
+            f"acl_file {self.directory / 'acl'}\n"
+        )
         (self.directory / "mosquitto.conf").write_text(
             "user root\n"
             "persistence true\n"
@@ -194,15 +206,10 @@ class Broker:
             "message_size_limit 1200000\n"
             "per_listener_settings true\n"
             f"listener {self.port} {self.host}\n"
-            f"cafile {self.authority.ca_file}\n"
-            f"certfile {server.cert_file}\n"
-            f"keyfile {server.key_file}\n"
-            "tls_version tlsv1.3\n"
-            "require_certificate true\n"
-            "use_identity_as_username true\n"
-            "use_username_as_clientid true\n"
-            "allow_anonymous false\n"
-            f"acl_file {self.directory / 'acl'}\n"
+            f"{secured}"
+            f"listener {self.websocket_port} {self.host}\n"
+            "protocol websockets\n"
+            f"{secured}"
             f"listener 0 {self.unix_path}\n"
             "allow_anonymous true\n"
         )

@@ -112,7 +112,7 @@ class Resolver:
             self._warn(f"{answer}; its known addresses serve until they expire")
         else:
             raise answer
-        both: dict[Address, int | None] = dict(sorted(kept.items(), key=_latest_first)[:MOST_KEPT]) | fresh
+        both: dict[Address, int | None] = {**dict(sorted(kept.items(), key=_latest_first)[:MOST_KEPT]), **fresh}
         listed = tuple(sorted(both.items(), key=lambda item: str(item[0])))
         return Resolved(rule.where, rule.port, protocol, listed, fresh_until_s)
 
