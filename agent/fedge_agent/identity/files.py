@@ -1,7 +1,6 @@
 """Files of the state directory: whole or absent after a power loss, private, the daemon's also when root enrols."""
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -17,7 +16,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
     Written by root, the file goes to the owner of its directory: enrolment may run by sudo, the daemon does not.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -46,11 +45,15 @@ def read_private(path: Path) -> bytes:
     """Read a file that nobody but its owner (this user, or anybody when this is root) may read, or a credential.
 
     Raises:
-        KeyFileError: missing, exposed, or longer than any file of ours.
+        KeyFileError: missing, exposed, no regular file, or longer than any file of ours.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
+        # The directory is the daemon's and root reads in it too: a pipe must not hold root up, nor a link lead it away.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise KeyFileError(f"{path} is no regular file; remove it and enrol again")
             granted = credentials.holds(path)  # by an access list, perhaps, whose mask looks like a group's right
             if not granted and stat.S_IMODE(status.st_mode) & 0o077:
                 raise KeyFileError(
@@ -64,6 +67,8 @@ def read_private(path: Path) -> bytes:
         raise KeyFileError(f"{path} is missing; restore it, or enrol again: fedge-agent enroll TOKEN") from None
     except PermissionError:
         raise KeyFileError(f"{path} cannot be read by user {os.geteuid()}: chown {os.geteuid()} {path}") from None
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be read ({error.strerror}); only a regular file is, no link") from None
     if len(content) > MAX_FILE_BYTES:
         raise KeyFileError(f"{path} has more than {MAX_FILE_BYTES} bytes; it is no file of this agent")
     return content
