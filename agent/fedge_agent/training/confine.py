@@ -136,19 +136,29 @@ def take_a_turn() -> None:
 
 
 def _leave_network() -> str:
-    """Move into a network namespace that has nothing but a loopback that is down; else have sockets refused."""
+    """Move into a network namespace that has nothing but a loopback that is down, and have new sockets refused.
+
+    Where one of the two cannot be had, the other serves: the namespace for machines whose calls the filter does not
+    know, the filter in a unit that may make no namespaces. A namespace alone leaves the sockets of local services:
+    they are files, and Landlock lets anybody connect to them.
+    """
+    moved, filtered = _move_away(), _refuse_sockets()
+    if filtered == ON:
+        return moved if moved.startswith(ON) else ON
+    return f"{moved}; local sockets are not refused: {filtered}"
+
+
+def _move_away() -> str:
     if _libc.unshare(_CLONE_NEWNET) == 0:
         return ON
     if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-        refused = _last_error()
-        filtered = _refuse_sockets()
-        return ON if filtered == ON else f"off: no namespace: {refused}; no filter: {filtered}"
+        return f"off: no namespace: {_last_error()}"
     dropped = _drop_capabilities()
     return ON if dropped == ON else f"on, but capabilities in the new user namespace remain: {dropped}"
 
 
 def _refuse_sockets() -> str:
-    """Have the kernel refuse every new socket, for a unit that may make no namespaces. Pipes and open files stay."""
+    """Have the kernel refuse every new socket. Pipes and open files stay."""
     known = _SOCKET_CALLS.get(os.uname().machine)
     if known is None:
         return f"off: the number of socket(2) on {os.uname().machine} is not known"

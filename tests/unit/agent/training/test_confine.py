@@ -36,6 +36,7 @@ deeds = {
     "link": lambda: os.link(readable / "file", own / "link"),
     "symbolic link": lambda: os.symlink("/etc/passwd", own / "link"),
     "connect": lambda: socket.create_connection(("127.0.0.1", int(sys.argv[5])), 1),
+    "connect to a local service": lambda: socket.socket(socket.AF_UNIX).connect(str(readable / "service")),
 }
 for name, deed in deeds.items():
     try:
@@ -81,11 +82,15 @@ def test_the_parents_signal_and_the_ban_on_dumps_are_in_force_after_all_measures
 
 
 def test_only_the_paths_named_can_be_used(shared):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(shared / "data" / "service"))
+        (shared / "data" / "service").chmod(0o666)
+        service.listen()
         found = json.loads(run(shared, port=listener.getsockname()[1]).stdout)
     if found["landlock"] != "on":
         pytest.skip(f"Landlock is {found['landlock']}; needs Linux 5.13 with landlock in lsm=")
-    assert found["refused"] == ["read elsewhere", "write data", "remove data", "link", "symbolic link", "connect"]
+    files = ["read elsewhere", "write data", "remove data", "link", "symbolic link"]
+    assert found["refused"] == [*files, "connect", "connect to a local service"]
     assert (shared / "data" / "file").read_text() == "data"
 
 
