@@ -7,9 +7,10 @@ rules. The environment is a layer of the daemon alone (`fedge_agent.config_envir
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+
+from fedge_agent.kernel.frozen import dataclass
 
 DEFAULT_PATH: Final = Path("/etc/fedge/agent.toml")
 MAX_FILE_BYTES: Final = 256 * 1024

@@ -1,54 +1,65 @@
-"""What the enrolment adds to the unit's allow-list: the fleet's CA and broker, and name servers where they have names.
+"""What the enrolment adds to the unit's allow-list: the fleet's CA and broker. No name server: the daemon asks none.
 
 Read by root in `fedge-bpf attach --enrolment DIR`, before the daemon starts and whenever the enrolment changes. The
 enrolment belongs to the daemon's user: it is read bounded, and only host and port are taken from it.
 """
 
-import ipaddress
+import json
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
-
-import msgspec
 
 from fedge_agent.identity.errors import IdentityError, KeyFileError
 from fedge_agent.identity.files import read_private
-from fedge_agent.identity.record import RECORD, Record
+from fedge_agent.kernel.errors import PolicyError
+from fedge_agent.kernel.network_urls import read_broker
 
-_PORTS: Final = {"https": 443, "mqtts": 8883}
-_DNS: Final = 53
-_MAX_SERVERS: Final = 8
-_MAX_RESOLV_CONF_BYTES: Final = 64 * 1024
+RECORD = "identity.json"
+"""`identity.record.RECORD`; that module costs 18 MB and 60 ms, which the loader does without."""
+_HTTPS = 443
 
 
-def enrolment_rules(state_dir: Path, *, resolv_conf: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+def enrolment_rules(state_dir: Path, *, with_broker: bool = True) -> tuple[str, ...]:
     """Rules `HOST:PORT/PROTO`; none before the enrolment. Never a network, whatever the enrolment says.
+
+    Args:
+        state_dir: of the daemon.
+        with_broker: False where the owner has written another place for it.
 
     Raises:
         IdentityError: the enrolment cannot be read.
     """
     urls = _urls(state_dir)
-    rules = [_rule(url) for url in urls]
-    if any(not _is_address(urlsplit(url).hostname or "") for url in urls):
-        rules += [f"{_host(s)}:{_DNS}/{protocol}" for s in _name_servers(resolv_conf) for protocol in ("udp", "tcp")]
+    if urls is None:
+        return ()
+    ca, broker = urls
+    rules = [_ca_rule(ca)]
+    if with_broker:
+        try:
+            place = read_broker(broker)
+        except PolicyError as error:
+            raise IdentityError(f"the enrolment: {error}; enrol again") from None
+        rules.append(f"{_host(place.host)}:{place.port}/tcp")
     return tuple(dict.fromkeys(rules))
 
 
-def _urls(state_dir: Path) -> tuple[str, ...]:
+def _urls(state_dir: Path) -> tuple[str, str] | None:
     path = state_dir / RECORD
     if not path.exists():
-        return ()
+        return None
     try:
-        record = msgspec.json.decode(read_private(path), type=Record)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise KeyFileError(f"{path} is damaged; enrol again") from None
-    return record.url, record.answer.broker_url
+        record = json.loads(read_private(path))
+        url, broker_url = record["url"], record["answer"]["broker_url"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        url = broker_url = None
+    if not isinstance(url, str) or not isinstance(broker_url, str):
+        raise KeyFileError(f"{path} is damaged; enrol again")
+    return url, broker_url
 
 
-def _rule(url: str) -> str:
+def _ca_rule(url: str) -> str:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+        host, port = parts.hostname or "", parts.port or _HTTPS
     except ValueError:
         raise IdentityError(f"{url!r} in the enrolment is no URL; enrol again") from None
     return f"{_host(host)}:{port}/tcp"
@@ -56,22 +67,3 @@ def _rule(url: str) -> str:
 
 def _host(text: str) -> str:
     return f"[{text}]" if ":" in text else text
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _name_servers(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="ascii", errors="replace") as file:
-            lines = file.read(_MAX_RESOLV_CONF_BYTES).splitlines()
-    except OSError:
-        return []
-    words = [line.split() for line in lines]
-    found = [parts[1].split("%")[0] for parts in words if len(parts) > 1 and parts[0] == "nameserver"]
-    return [server for server in found if _is_address(server)][:_MAX_SERVERS]

@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from fedge_agent.kernel.budget import EARLIEST_DAY
+from fedge_agent.kernel.budget_file import EARLIEST_DAY
 
 _log = logging.getLogger(__name__)
 _VERSION = 1

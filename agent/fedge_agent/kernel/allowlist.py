@@ -1,6 +1,5 @@
 """Allow rules `HOST_OR_CIDR:PORT/PROTO`, and the keys they become in the kernel's LPM trie."""
 
-import dataclasses
 import ipaddress
 import re
 import socket
@@ -8,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from fedge_agent.kernel.errors import NameUnknownError, PolicyError, ResolverError
+from fedge_agent.kernel.frozen import dataclass
 from fedge_agent.kernel.records import PORT_PROTOCOL_BITS, Address, Protocol
 
 MAX_ENTRIES = 1024
@@ -18,7 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str], Iterable[Address]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Allowed:
     """One entry of the allow-list: a network, one port, one protocol."""
 
@@ -62,7 +62,7 @@ def resolve_by_system(name: str) -> Iterable[Address]:
     return sorted({ipaddress.ip_address(str(item[4][0]).split("%")[0]) for item in found}, key=str)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule as written: a network, or a host name that is still to be resolved."""
 

@@ -50,7 +50,7 @@ class Request:
     Attributes:
         policy: of network admission; None: that is off, telemetry alone is attached.
         prior: the day's budget until now, where the pinned maps do not know it.
-        day: for the budget, as `budget.today`.
+        day: for the budget, as `budget_file.today`.
         events: tracepoints that were opened beforehand, by program name; the others are opened when they are needed.
         reader_gid: group that may read the telemetry maps and the denial ring; None leaves them to root.
     """

@@ -1,13 +1,12 @@
 """Chooses the compiler of an object: clang's file if it fits this kernel, else bcc on the spot, else nothing."""
 
-import enum
 import errno
 import os
 
 from fedge_agent.kernel import libbpf, tracepoints
 from fedge_agent.kernel.errors import BccMissingError, BpfCallError, KernelLayerError
 from fedge_agent.kernel.frozen import TYPE_CHECKING, dataclass
-from fedge_agent.kernel.programs import ObjectName, TracepointField, programs_of
+from fedge_agent.kernel.programs import Compiler, ObjectName, TracepointField, programs_of
 from fedge_agent.kernel.text_files import StrPath
 
 if TYPE_CHECKING:
@@ -24,14 +23,6 @@ if TYPE_CHECKING:
 
         def close(self) -> None:
             """Gives all of them back; what is pinned lives on."""
-
-
-class Compiler(enum.Enum):
-    """Who compiles; `auto` prefers the object."""
-
-    AUTO = "auto"
-    OBJECT = "object"
-    BCC = "bcc"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedge_agent.kernel import budget, places, policy_change
-from fedge_agent.kernel.builds import Compiler
+from fedge_agent.kernel import budget_file, places, policy_change
 from fedge_agent.kernel.errors import KernelLayerError, PolicyError, ResolverError
 from fedge_agent.kernel.orders import EXIT_CONFIG, EXIT_REFUSED, EXIT_TRY_AGAIN, Order
+from fedge_agent.kernel.programs import Compiler
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that does not ask shutil how wide the terminal is: half a megabyte of compression libraries would follow."""
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        return argparse.HelpFormatter(self.prog, width=100)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fedge-bpf", description="Puts Fedge's kernel programs in place. Mounts nothing."
-    )
-    common = argparse.ArgumentParser(add_help=False)
+    parser = _Parser(prog="fedge-bpf", description="Puts Fedge's kernel programs in place. Mounts nothing.")
+    common = _Parser(add_help=False)
     common.add_argument("-o", "--output", choices=("text", "json"), default="text")
     common.add_argument("--config", type=Path, help="agent.toml; options given here come before it")
     common.add_argument("--pin-dir", type=Path, help=f"on a BPF file system [{places.DEFAULT_PIN_DIR}]")
-    common.add_argument("--budget-file", type=Path, help=f"the day's bytes [{budget.DEFAULT_DIRECTORY}/NAME.budget]")
-    commands = parser.add_subparsers(dest="command", required=True)
+    common.add_argument(
+        "--budget-file", type=Path, help=f"the day's bytes [{budget_file.DEFAULT_DIRECTORY}/NAME.budget]"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     attach = commands.add_parser("attach", parents=[common], help="load, attach, pin; run again, it updates in place")
     attach.add_argument("--cgroup", type=Path, help="the agent's cgroup v2 directory [this process's own]")
     attach.add_argument("--mode", choices=("require", "prefer", "audit", "off"), help="network admission [require]")

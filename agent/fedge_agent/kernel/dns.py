@@ -10,7 +10,6 @@ private network beside public ones.
 """
 
 import ctypes
-import dataclasses
 import ipaddress
 import os
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from typing import Final
 
 from fedge_agent.kernel.allowlist import Resolve, resolve_by_system
 from fedge_agent.kernel.errors import NameUnknownError, ResolverError
+from fedge_agent.kernel.frozen import dataclass
 from fedge_agent.kernel.records import Address
 
 MOST_ADDRESSES: Final = 16
@@ -37,7 +37,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _RES_OPTIONS: Final = "timeout:2 attempts:2"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a name stands for.
 

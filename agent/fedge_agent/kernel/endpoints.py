@@ -5,7 +5,6 @@ stands in it. It lies in a directory of root's: the loader has no capability tha
 and the daemon must not be able to put another file in its place. An older file is believed only if it is root's own.
 """
 
-import dataclasses
 import ipaddress
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from fedge_agent.kernel.allowlist import Allowed, Rule
 from fedge_agent.kernel.errors import NameUnknownError, ResolverError
+from fedge_agent.kernel.frozen import dataclass
 from fedge_agent.kernel.records import Address
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ MOST_KEPT = 32
 _VERSION = 2
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """One rule's addresses.
 

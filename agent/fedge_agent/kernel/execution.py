@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 
 from fedge_agent.kernel import attach as attaching
-from fedge_agent.kernel import budget, capabilities, libbpf, network_policy
+from fedge_agent.kernel import budget, budget_file, capabilities, libbpf, network_policy
 from fedge_agent.kernel.attach import ProgramStatus, Request, State
-from fedge_agent.kernel.builds import Compiler, Sources
+from fedge_agent.kernel.builds import Sources
 from fedge_agent.kernel.capabilities import Capability
 from fedge_agent.kernel.errors import KernelLayerError
 from fedge_agent.kernel.network_policy import NetworkPolicy
 from fedge_agent.kernel.orders import EXIT_NOT_ENFORCED, EXIT_REFUSED, Order
 from fedge_agent.kernel.policy_records import Budget
-from fedge_agent.kernel.programs import Feature, ObjectName, programs_of
+from fedge_agent.kernel.programs import Compiler, Feature, ObjectName, programs_of
 from fedge_agent.kernel.text_files import publish_text
 
 
@@ -42,7 +42,7 @@ def _attach(order: Order) -> int:
         capabilities.keep_only(Capability)
         prior = None if order.saved is None else Budget(*order.saved)
         request = Request(
-            sources, order.cgroup or "", _policy(order), prior, budget.today(), events, reader_gid=order.reader_gid
+            sources, order.cgroup or "", _policy(order), prior, budget_file.today(), events, reader_gid=order.reader_gid
         )
         programs = _attach_as(order, request)
     load_ms = round((time.perf_counter() - begin_s) * 1000, 1)
@@ -101,7 +101,7 @@ def _refresh(order: Order) -> int:
     capabilities.keep_only(Capability)
     _put_in_force(order)
     _publish(order)
-    budget.save(order.pin_dir, order.budget_file, budget.today())
+    budget.save(order.pin_dir, order.budget_file, budget_file.today())
     _print(order, {"allowed": order.allowed}, f"{len(order.allowed)} entries are allowed")
     return 0
 
@@ -127,14 +127,14 @@ def _put_in_force(order: Order) -> None:
 
     try:
         prior = known[1] if known[1].limit_bytes else None
-        network_policy.put(policy, map_fd, prior, budget.today())
+        network_policy.put(policy, map_fd, prior, budget_file.today())
     finally:
         for descriptor in opened.values():
             os.close(descriptor)
 
 
 def _save(order: Order) -> int:
-    saved = budget.save(order.pin_dir, order.budget_file, budget.today())
+    saved = budget.save(order.pin_dir, order.budget_file, budget_file.today())
     if saved is None:
         _print(order, {"budget": None}, "no budget is counted")
         return 0
@@ -144,7 +144,7 @@ def _save(order: Order) -> int:
 
 
 def _detach(order: Order) -> int:
-    budget.save(order.pin_dir, order.budget_file, budget.today())
+    budget.save(order.pin_dir, order.budget_file, budget_file.today())
     removed = attaching.detach(order.pin_dir)
     _print(order, {"removed": removed}, f"{removed} pins removed")
     return 0

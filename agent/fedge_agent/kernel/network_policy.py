@@ -3,12 +3,9 @@
 import struct
 from collections.abc import Callable
 
-from fedge_agent.kernel import budget as budgets
-from fedge_agent.kernel import libbpf
+from fedge_agent.kernel import budget_file, libbpf
 from fedge_agent.kernel.frozen import dataclass
 from fedge_agent.kernel.policy_records import BUDGET, PEER, Budget, Rule
-
-MAX_RATE_BYTES_PER_S = 0xFFFFFFFE  # SO_MAX_PACING_RATE takes 32 bits, all ones meaning unlimited
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +33,13 @@ class NetworkPolicy:
 def put(policy: NetworkPolicy, map_fd: Callable[[str], int], prior: Budget | None, day: int) -> None:
     """Makes the maps say what the policy says; what stays allowed is allowed throughout.
 
-    `map_fd` gives writable descriptors by name; `prior` is the budget until now, `day` as `budget.today`.
+    `map_fd` gives writable descriptors by name; `prior` is the budget until now, `day` as `budget_file.today`.
     """
     set_allowed(map_fd("fedge_allow"), policy.allow)
     if policy.daily_budget_bytes is None:
         libbpf.update(map_fd("fedge_budget"), bytes(4), Budget(0, 0, day).encode(), "the budget")
     else:
-        wanted = budgets.carried(prior, policy.daily_budget_bytes, day)
+        wanted = budget_file.carried(prior, policy.daily_budget_bytes, day)
         held = Budget.decode(libbpf.lookup(map_fd("fedge_budget"), bytes(4), BUDGET.size, "the budget"))
         counting = prior is not None and (held.limit_bytes, held.day) == (wanted.limit_bytes, wanted.day)
         if not counting or wanted != prior:  # the kernel goes on counting: never put an older number back

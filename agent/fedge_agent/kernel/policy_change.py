@@ -5,13 +5,14 @@ import os
 import pwd
 from pathlib import Path
 
-from fedge_agent.kernel import budget, network_policy, places
+from fedge_agent.kernel import budget_file, places
 from fedge_agent.kernel.cgroup import unit_cgroup
 from fedge_agent.kernel.endpoints import DEFAULT_EXPIRY_S, Resolver, encoded, read_endpoints
 from fedge_agent.kernel.errors import KernelLayerError, PolicyError
 from fedge_agent.kernel.frozen import replace
 from fedge_agent.kernel.orders import Order
 from fedge_agent.kernel.policy_file import KernelSettings, WrittenRule, read_config, read_policy, resolve, written
+from fedge_agent.kernel.policy_records import MAX_RATE_BYTES_PER_S
 
 _KIB = 1024
 _MIB = 1024 * 1024
@@ -41,7 +42,7 @@ def order_for(arguments: argparse.Namespace) -> Order:
     allow, endpoints = resolve(rules, resolver)
     rate = settings.rate_bytes_per_s if arguments.rate_kib_per_s is None else arguments.rate_kib_per_s * _KIB
     limit = settings.daily_budget_bytes if arguments.daily_budget_mib is None else arguments.daily_budget_mib * _MIB
-    if rate is not None and rate > network_policy.MAX_RATE_BYTES_PER_S:
+    if rate is not None and rate > MAX_RATE_BYTES_PER_S:
         raise PolicyError(f"--rate-kib-per-s {rate // _KIB} is more than 4194303")
     order = replace(
         order,
@@ -68,9 +69,9 @@ def nothing_allowed(arguments: argparse.Namespace) -> Order:
 
 def _placed(arguments: argparse.Namespace, settings: KernelSettings) -> Order:
     pin_dir = arguments.pin_dir or settings.pin_dir or places.DEFAULT_PIN_DIR
-    budget_file = arguments.budget_file or Path(budget.DEFAULT_DIRECTORY) / f"{pin_dir.name}.budget"
+    saved = arguments.budget_file or Path(budget_file.DEFAULT_DIRECTORY) / f"{pin_dir.name}.budget"
     cgroup = getattr(arguments, "cgroup", None)
-    order = Order(arguments.command, arguments.output == "json", pin_dir=str(pin_dir), budget_file=str(budget_file))
+    order = Order(arguments.command, arguments.output == "json", pin_dir=str(pin_dir), budget_file=str(saved))
     if arguments.command == "attach":
         found = cgroup or settings.cgroup
         cgroup = found.resolve() if found is not None else unit_cgroup()
@@ -88,7 +89,12 @@ def _rules(arguments: argparse.Namespace, settings: KernelSettings) -> list[Writ
     rules = [written(text, "--allow") for text in arguments.allow]
     rules += [rule for path in arguments.policy for rule in read_policy(path)]
     rules += settings.rules
-    return rules + [written(text, "the enrolment") for text in _enrolment_rules(arguments.enrolment)]
+    if settings.proxy is not None:  # the way to everybody else, whose names are its business
+        return [*rules, settings.proxy]
+    if settings.broker is not None:
+        rules.append(settings.broker)
+    found = _enrolment_rules(arguments.enrolment, with_broker=settings.broker is None)
+    return rules + [written(text, "the enrolment") for text in found]
 
 
 def _reader_gid(arguments: argparse.Namespace) -> int | None:
@@ -102,14 +108,14 @@ def _reader_gid(arguments: argparse.Namespace) -> int | None:
         raise KernelLayerError(f"no user has uid {arguments.reader_uid}; give --reader-gid") from error
 
 
-def _enrolment_rules(state_dir: Path | None) -> tuple[str, ...]:
+def _enrolment_rules(state_dir: Path | None, *, with_broker: bool) -> tuple[str, ...]:
     if state_dir is None:
         return ()
     from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415 - 60 ms, for the unit's call alone
     from fedge_agent.unit_policy import enrolment_rules  # noqa: PLC0415
 
     try:
-        return enrolment_rules(state_dir)
+        return enrolment_rules(state_dir, with_broker=with_broker)
     except IdentityError as error:
         raise PolicyError(str(error)) from error
 
@@ -122,8 +128,8 @@ def _with_saved_budget(order: Order) -> Order:
     if order.limit_bytes is None or order.command != "attach":
         return order
     try:
-        found = budget.read_file(order.budget_file)
+        found = budget_file.read(order.budget_file)
     except PolicyError as error:
-        spent = (0, order.limit_bytes, budget.today())
+        spent = (0, order.limit_bytes, budget_file.today())
         return replace(order, saved=spent, warnings=(*order.warnings, f"{error}; until then today counts as spent"))
     return replace(order, saved=None if found is None else (found.left_bytes, found.limit_bytes, found.day))

@@ -5,16 +5,16 @@ the same files by the same rules as the daemon, which checks the whole (`fedge_a
 environment: what it does it does as root.
 """
 
-import dataclasses
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedge_agent.kernel.allowlist import MAX_ENTRIES, Allowed, Rule, read_rule
 from fedge_agent.kernel.endpoints import Resolved, Resolver
 from fedge_agent.kernel.errors import NameUnknownError, PolicyError
+from fedge_agent.kernel.frozen import TYPE_CHECKING, dataclass
+from fedge_agent.kernel.network_urls import BrokerPlace, ProxyPlace, read_broker, read_proxy
 
 if TYPE_CHECKING:
     from fedge_agent.config_layers import Layer
@@ -25,7 +25,7 @@ _KIB = 1024
 _MIB = 1024 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class WrittenRule:
     """A rule and where it stands, `FILE:LINE` or the option's name."""
 
@@ -34,9 +34,14 @@ class WrittenRule:
     place: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class KernelSettings:
-    """The `[kernel]` table, as far as the loader needs it; None: not set there."""
+    """The `[kernel]` and `[network]` tables, as far as the loader needs them; None: not set there.
+
+    Attributes:
+        broker: where the owner wants the broker to be, whatever the enrolment says.
+        proxy: the rule for it. All else of the agent's own goes through it.
+    """
 
     mode: str | None = None
     rules: tuple[WrittenRule, ...] = ()
@@ -46,6 +51,8 @@ class KernelSettings:
     endpoints: Path | None = None
     pin_dir: Path | None = None
     cgroup: Path | None = None
+    broker: WrittenRule | None = None
+    proxy: WrittenRule | None = None
 
 
 def written(text: str, place: str) -> WrittenRule:
@@ -119,7 +126,27 @@ def read_config(path: Path) -> KernelSettings:
         endpoints=Path(f"{runtime}-bpf") / "endpoints",
         pin_dir=None if pins is None else Path(str(pins)),
         cgroup=None if unit is None else Path(str(unit)),
+        broker=_network_rule(layers, plain, "broker", read_broker),
+        proxy=_network_rule(layers, plain, "proxy", read_proxy),
     )
+
+
+def _network_rule(
+    layers: "Sequence[Layer]", plain: dict[str, object], name: str, read: Callable[[str], BrokerPlace | ProxyPlace]
+) -> WrittenRule | None:
+    from fedge_agent.config_layers import place_of  # noqa: PLC0415 - imported by then
+
+    table = plain.get("network", {})
+    if not isinstance(table, dict):
+        raise PolicyError(f"{place_of(layers, ('network',))}: network: a table is needed")
+    value = table.get(name)
+    if value is None:
+        return None
+    place = place_of(layers, ("network", name))
+    try:
+        return WrittenRule(read(str(value)).rule, str(value), place)
+    except PolicyError as error:
+        raise PolicyError(f"{place}: network.{name}: {error}") from error
 
 
 def _refuse_open_folder(folder: Path) -> None:
@@ -134,7 +161,7 @@ def _refuse_open_folder(folder: Path) -> None:
         raise PolicyError(f"policy {folder} belongs to uid {status.st_uid}; chown root {folder}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Table:
     layers: "Sequence[Layer]"
     values: dict[str, object]

@@ -7,6 +7,7 @@ from fedge_agent.kernel.frozen import dataclass
 PEER = struct.Struct("=IHBB16s")  # prefixlen in host order; the port is put in as two network-order bytes
 RULE = struct.Struct("=QI4x")
 BUDGET = struct.Struct("=qqQ")
+MAX_RATE_BYTES_PER_S = 0xFFFFFFFE  # SO_MAX_PACING_RATE takes 32 bits, all ones meaning unlimited
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,14 @@ class ObjectName(enum.Enum):
         return f"{self.value}.bcc.c"
 
 
+class Compiler(enum.Enum):
+    """Who compiles; `auto` prefers the object."""
+
+    AUTO = "auto"
+    OBJECT = "object"
+    BCC = "bcc"
+
+
 class Feature(enum.Enum):
     """What a program contributes; a feature whose programs are not attached comes from its substitute or is missing."""
 

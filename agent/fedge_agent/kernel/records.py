@@ -1,9 +1,10 @@
 """User space's copy of bpf/fedge.h, what is read: counters and denial events. Tests compare the two."""
 
-import dataclasses
 import enum
 import ipaddress
 import struct
+
+from fedge_agent.kernel.frozen import dataclass
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -68,7 +69,7 @@ class MachineCounter(enum.IntEnum):
     OOM_KILLS = 5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Denial:
     """One refused peer, as the kernel reported it.
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedge_agent.kernel.budget import carried, read_file, today, write_file
+from fedge_agent.kernel.budget_file import carried, read, today, write
 from fedge_agent.kernel.errors import PolicyError
 from fedge_agent.kernel.policy_records import Budget
 
@@ -54,14 +54,14 @@ def test_what_is_left_never_exceeds_the_limit_and_never_grows_within_a_day(prior
 @given(budgets)
 def test_a_saved_budget_is_read_back(tmp_path_factory, budget):
     path = tmp_path_factory.mktemp("budget") / "deep" / "fedge.budget"
-    write_file(path, budget)
-    write_file(path, budget)
-    assert read_file(path) == budget
+    write(path, budget)
+    write(path, budget)
+    assert read(path) == budget
     assert [entry.name for entry in path.parent.iterdir()] == ["fedge.budget"]
 
 
 def test_nothing_saved_is_no_error(tmp_path):
-    assert read_file(tmp_path / "none") is None
+    assert read(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,21 @@ def test_a_damaged_file_is_refused_with_the_cure(tmp_path, text):
     path = tmp_path / "budget"
     path.write_text(text)
     with pytest.raises(PolicyError, match=r"remove .* to begin with a full budget"):
-        read_file(path)
+        read(path)
 
 
 def test_a_file_that_others_could_have_written_is_refused(tmp_path):
     path = tmp_path / "budget"
-    write_file(path, Budget(1, 2, 3))
+    write(path, Budget(1, 2, 3))
     path.chmod(0o666)
     with pytest.raises(PolicyError, match="others may write"):
-        read_file(path)
+        read(path)
     path.chmod(0o644)
     link = tmp_path / "link"
     link.symlink_to(path)
     with pytest.raises(PolicyError, match="cannot be read"):
-        read_file(link)
+        read(link)
     if os.geteuid() == 0:
         os.chown(path, 65534, -1)
         with pytest.raises(PolicyError, match="belongs to uid 65534"):
-            read_file(path)
+            read(path)
