@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fedge_protocol.printable import printable
+
 MAX_REQUEST_BYTES: Final = 4096
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 _TIMEOUT_S: Final = 5.0
@@ -18,6 +20,10 @@ Handler = Callable[[], dict[str, Any]]
 
 class DaemonUnreachableError(Exception):
     """No daemon answers at the control socket. Is it running? `systemctl status fedge-agent`."""
+
+
+class NoDaemonError(DaemonUnreachableError):
+    """Nobody listens at the control socket: the daemon is not running, or has nothing to say yet."""
 
 
 async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
@@ -69,7 +75,7 @@ def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:
 
 
 def ask(path: Path, command: str) -> dict[str, Any]:
-    """Ask the daemon, from another process.
+    """Ask the daemon, from another process, often root's: no text of the answer can steer a terminal.
 
     Raises:
         DaemonUnreachableError: nobody answers within 5 s, or not with a JSON object, or it does not know the command.
@@ -81,10 +87,12 @@ def ask(path: Path, command: str) -> dict[str, Any]:
             peer.connect(str(path))
             peer.sendall(json.dumps({"command": command}).encode() + b"\n")
             with peer.makefile("rb") as answer:
-                found = json.loads(answer.readline(MAX_ANSWER_BYTES))
+                found = _plain(json.loads(answer.readline(MAX_ANSWER_BYTES)))
     except PermissionError:
         raise PermissionError(f"{path} is not yours to use; run this as root or as a member of group fedge") from None
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError) as error:
+        raise NoDaemonError(f"no daemon answers at {path}: {error}; see systemctl status fedge-agent") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise DaemonUnreachableError(
             f"no daemon answers at {path}: {error}; see systemctl status fedge-agent"
         ) from None
@@ -93,3 +101,13 @@ def ask(path: Path, command: str) -> dict[str, Any]:
     if "error" in found:
         raise DaemonUnreachableError(f"the daemon at {path} answers: {found['error']}; restart it after an update")
     return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(name): _plain(item) for name, item in value.items()}
+    return value

@@ -13,9 +13,11 @@ import msgspec
 
 from fedge_agent.identity.errors import CaUnreachableError, CaUntrustedError, RefusedByCaError
 from fedge_protocol.enrolment import PATH_CA, EnrolmentReason, Refusal
+from fedge_protocol.printable import printable
 
 TIMEOUT_S: Final = 15.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_SHOWN_CHARS: Final = 200
 ATTEMPTS: Final = 6
 _FIRST_WAIT_S: Final = 0.5
 _T = TypeVar("_T")
@@ -58,7 +60,8 @@ class CaClient:
         try:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise CaUnreachableError(f"{self._url} answers something else: {error}; which version is it?") from None
+            said = printable(str(error))[:MAX_SHOWN_CHARS]
+            raise CaUnreachableError(f"{self._url} answers something else: {said}; which version is it?") from None
 
 
 def fetch_ca(url: str, sha256: bytes) -> bytes:
@@ -114,8 +117,9 @@ def _ask(url: str, context: ssl.SSLContext, method: str, path: str, body: bytes 
             "check this device's clock (date) and the address in the token"
         ) from None
     except (OSError, http.client.HTTPException) as error:
+        said = printable(str(error))[:MAX_SHOWN_CHARS] or type(error).__name__
         raise CaUnreachableError(
-            f"the CA at {url} does not answer ({error or type(error).__name__}); "
+            f"the CA at {url} does not answer ({said}); "
             "check the network and that fedge-ca runs, then give the same command again: nothing is lost"
         ) from None
     finally:
@@ -132,4 +136,5 @@ def _refusal(url: str, status: int, answer: bytes) -> CaUnreachableError | Refus
         refusal = msgspec.json.decode(answer, type=Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return CaUnreachableError(f"the server at {url} answers {status}; is it a Fedge CA?")
-    return RefusedByCaError(refusal.reason, refusal.detail, refusal.cure)
+    # before the root is proven this is anybody's text, for the owner's terminal and the log
+    return RefusedByCaError(printable(refusal.reason), printable(refusal.detail), printable(refusal.cure))

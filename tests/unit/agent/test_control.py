@@ -105,16 +105,39 @@ def test_nobody_there_is_an_error_with_its_cure(tmp_path):
         control.ask(tmp_path / "control.sock", "status")
 
 
-@pytest.mark.parametrize("answer", [b"", b"hello\n", b"[1, 2]\n", b"\xff\n", b"x" * 2_000_000])
-async def test_something_else_at_the_socket_is_told(tmp_path, answer):
-    path = tmp_path / "control.sock"
+async def impostor(path: Path, answer: bytes) -> asyncio.Server:
+    """What a daemon that was taken over could put in place of its socket."""
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_unix_server(reply, path)
+    return await asyncio.start_unix_server(reply, path)
+
+
+@pytest.mark.parametrize("answer", [b"", b"hello\n", b"[1, 2]\n", b"\xff\n", b"x" * 2_000_000, b"[" * 100_000 + b"\n"])
+async def test_something_else_at_the_socket_is_told(tmp_path, answer):
+    path = tmp_path / "control.sock"
+
+    server = await impostor(path, answer)
     with pytest.raises(DaemonUnreachableError):
         await ask(path)
+    server.close()
+
+
+async def test_a_daemon_that_was_taken_over_cannot_steer_the_terminal_of_whoever_asks(tmp_path):
+    steers = "\x1b]0;owned\x07\x1b[2J\n\u202e"
+    answer = json.dumps({"status": steers, "rounds": [{steers: steers}], "prekeys": 3}).encode() + b"\n"
+    server = await impostor(tmp_path / "control.sock", answer)
+    found = await ask(tmp_path / "control.sock")
+    server.close()
+    shown = "?]0;owned??[2J??"
+    assert found == {"status": shown, "rounds": [{shown: shown}], "prekeys": 3}
+
+
+async def test_nor_can_it_by_its_errors(tmp_path):
+    server = await impostor(tmp_path / "control.sock", json.dumps({"error": "\x1b[2J"}).encode() + b"\n")
+    with pytest.raises(DaemonUnreachableError, match=r"answers: \?\[2J"):
+        await ask(tmp_path / "control.sock")
     server.close()
