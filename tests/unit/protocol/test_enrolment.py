@@ -60,6 +60,7 @@ def test_the_text_is_the_promised_one():
         encoded({**msgspec.to_builtins(TOKEN, builtin_types=(bytes,)), "more": 1}),
         encoded({**msgspec.to_builtins(TOKEN, builtin_types=(bytes,)), "url": "http://ca.example.org"}),
         encoded({**msgspec.to_builtins(TOKEN, builtin_types=(bytes,)), "url": "https://ca.example.org/path"}),
+        encoded({**msgspec.to_builtins(TOKEN, builtin_types=(bytes,)), "url": "https://ca.example.org\n"}),
         encoded({**msgspec.to_builtins(TOKEN, builtin_types=(bytes,)), "fleet": "UPPER"}),
         encoded({**msgspec.to_builtins(TOKEN, builtin_types=(bytes,)), "secret": b"short"}),
     ],
