@@ -1,75 +1,74 @@
-import msgspec
+import json
+
 import pytest
 
+from fedge_agent.identity import record
 from fedge_agent.identity.errors import IdentityError
 from fedge_agent.kernel.allowlist import read_rule
 from fedge_agent.kernel.errors import PolicyError
-from fedge_agent.unit_policy import enrolment_rules
+from fedge_agent.unit_policy import RECORD, enrolment_rules
+from fedge_protocol.enrolment import EnrolAnswer
 
 
 @pytest.fixture
-def resolv_conf(tmp_path):
-    path = tmp_path / "resolv.conf"
-    path.write_text("# by hand\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nsearch example.org\nnameserver bogus\n")
-    return path
-
-
-@pytest.fixture
-def enrol(tmp_path, monkeypatch):
+def enrol(tmp_path):
     """Writes an enrolment whose CA and broker are at these URLs; only they are looked at."""
 
-    class Answer(msgspec.Struct):
-        broker_url: str
-
-    class Two(msgspec.Struct):
-        url: str
-        answer: Answer
-
     def write(url, broker_url):
-        monkeypatch.setattr("fedge_agent.unit_policy.Record", Two)
-        path = tmp_path / "identity.json"
-        path.write_bytes(msgspec.json.encode(Two(url, Answer(broker_url))))
+        path = tmp_path / RECORD
+        path.write_text(json.dumps({"url": url, "answer": {"broker_url": broker_url}}))
         path.chmod(0o600)
         return tmp_path
 
     return write
 
 
-def test_a_device_that_is_not_enrolled_may_reach_nothing(tmp_path, resolv_conf):
-    assert enrolment_rules(tmp_path, resolv_conf=resolv_conf) == ()
+def test_the_enrolment_is_read_where_it_is_written_and_by_the_same_names():
+    assert RECORD == record.RECORD
+    assert {"url", "answer"} <= set(record.Record.__struct_fields__)
+    assert "broker_url" in EnrolAnswer.__struct_fields__
 
 
-def test_addresses_need_no_name_server(enrol, resolv_conf):
+def test_a_device_that_is_not_enrolled_may_reach_nothing(tmp_path):
+    assert enrolment_rules(tmp_path) == ()
+
+
+def test_the_ca_and_the_broker_are_allowed_and_no_name_server(enrol):
     state_dir = enrol("https://192.0.2.1:8443", "mqtts://[2001:db8::1]")
-    assert enrolment_rules(state_dir, resolv_conf=resolv_conf) == ("192.0.2.1:8443/tcp", "[2001:db8::1]:8883/tcp")
-
-
-def test_names_come_with_their_name_servers(enrol, resolv_conf):
+    assert enrolment_rules(state_dir) == ("192.0.2.1:8443/tcp", "[2001:db8::1]:8883/tcp")
     state_dir = enrol("https://ca.example.org", "mqtts://mq.example.org:8884")
-    assert enrolment_rules(state_dir, resolv_conf=resolv_conf) == (
-        "ca.example.org:443/tcp",
-        "mq.example.org:8884/tcp",
-        "192.0.2.53:53/udp",
-        "192.0.2.53:53/tcp",
-        "[fe80::1]:53/udp",
-        "[fe80::1]:53/tcp",
-    )
+    assert enrolment_rules(state_dir) == ("ca.example.org:443/tcp", "mq.example.org:8884/tcp")
 
 
+def test_a_broker_in_a_websocket_is_at_the_port_of_https(enrol):
+    state_dir = enrol("https://ca.example.org", "wss://mq.example.org/mqtt")
+    assert enrolment_rules(state_dir) == ("ca.example.org:443/tcp", "mq.example.org:443/tcp")
+
+
+def test_a_broker_that_the_owner_has_moved_is_not_allowed_where_it_was(enrol):
+    state_dir = enrol("https://ca.example.org", "mqtts://mq.example.org:8884")
+    assert enrolment_rules(state_dir, with_broker=False) == ("ca.example.org:443/tcp",)
+
+
+@pytest.mark.parametrize("where", ["ca", "broker"])
 @pytest.mark.parametrize("host", ["a/0", "0.0.0.0/0", "*", "a:1/tcp,b", "", "[::/0]", "[", "a b", "a\n0.0.0.0"])
-def test_an_enrolment_that_the_daemon_tampered_with_opens_no_network(enrol, resolv_conf, host):
-    state_dir = enrol(f"https://{host}", "mqtts://192.0.2.1")
+def test_an_enrolment_that_the_daemon_tampered_with_opens_no_network(enrol, host, where):
+    ca, broker = (host, "192.0.2.1") if where == "ca" else ("192.0.2.1", host)
+    state_dir = enrol(f"https://{ca}", f"mqtts://{broker}")
     try:
-        rules = [read_rule(text) for text in enrolment_rules(state_dir, resolv_conf=resolv_conf)]
+        rules = [read_rule(text) for text in enrolment_rules(state_dir)]
     except (IdentityError, PolicyError):
         return
     for rule in rules:
         assert isinstance(rule.where, str) or rule.where.prefixlen == rule.where.max_prefixlen
 
 
-def test_a_damaged_enrolment_is_refused(tmp_path, resolv_conf):
-    path = tmp_path / "identity.json"
-    path.write_bytes(b"\xff\x00")
+@pytest.mark.parametrize(
+    "content", [b"\xff\x00", b"[]", b'{"url": "https://a"}', b'{"url": 1, "answer": {"broker_url": 2}}']
+)
+def test_a_damaged_enrolment_is_refused(tmp_path, content):
+    path = tmp_path / RECORD
+    path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(IdentityError, match="enrol again"):
-        enrolment_rules(tmp_path, resolv_conf=resolv_conf)
+        enrolment_rules(tmp_path)
