@@ -9,6 +9,7 @@ import contextlib
 import enum
 import fcntl
 import os
+import stat
 from collections.abc import Iterator, Mapping
 
 from fedge_agent.kernel import budget, links, network_policy, tracepoints
@@ -99,9 +100,27 @@ def closed_parent(pin_dir: StrPath) -> str | None:
     return closed
 
 
+def require_own(pin_dir: StrPath) -> None:
+    """Refuses a pin directory that others made or may change: they could take the pins away, and the guard with them.
+
+    A BPF file system that was mounted by hand lets everybody make directories (mode 1777).
+
+    Raises:
+        KernelLayerError: names the owner and the cure.
+    """
+    status = os.lstat(pin_dir)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        mode = stat.S_IMODE(status.st_mode)
+        raise KernelLayerError(
+            f"{pin_dir} belongs to uid {status.st_uid} with mode {mode:04o}: no directory that root alone changes; "
+            f"rm -r {pin_dir}, and mount its file system with mode=0700"
+        )
+
+
 @contextlib.contextmanager
 def _locked(pin_dir: StrPath) -> Iterator[None]:
-    descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY)
+    require_own(pin_dir)
+    descriptor = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -150,7 +169,8 @@ def attach(request: Request) -> tuple[ProgramStatus, ...]:
         telemetry = attach_telemetry(request)
         if request.reader_gid is not None:
             os.chown(request.pin_dir, -1, request.reader_gid)
-            os.chmod(request.pin_dir, 0o750)  # noqa: S103 - the daemon's group looks in, nobody else
+            # by name, not to list: whoever may open it for reading may lock it, and hold every loader up
+            os.chmod(request.pin_dir, 0o710)  # noqa: S103 - the daemon's group, nobody else
     return (*admission, *telemetry)
 
 

@@ -75,7 +75,8 @@ def check_programs(pin_dir: Path) -> Check:
     """Every program of the table has a pinned link."""
     name = "BPF programs"
     try:
-        present = {entry.name for entry in pin_dir.iterdir()}
+        pin_dir.stat()
+        present = {program.name for program in PROGRAMS if (pin_dir / program.name).exists()}
     except FileNotFoundError:
         return Check(name, Grade.FAIL, f"{pin_dir} does not exist", "run fedge-bpf attach as root")
     except OSError as error:

@@ -76,8 +76,15 @@ def _attach_as(order: Order, request: Request) -> tuple[ProgramStatus, ...]:
         _warn(order, f"network admission is off ({reason}): {alone}")
         admission = tuple(ProgramStatus(p, State.ABSENT, reason) for p in programs_of(ObjectName.ADMISSION))
         telemetry = tuple(ProgramStatus(p, State.ABSENT, reason) for p in programs_of(ObjectName.TELEMETRY))
-        there = os.path.isdir(order.pin_dir)
-        return (*admission, *(attaching.attach_telemetry(request) if there else telemetry))
+        return (*admission, *(attaching.attach_telemetry(request) if _own(order.pin_dir) else telemetry))
+
+
+def _own(pin_dir: str) -> bool:
+    try:
+        attaching.require_own(pin_dir)
+    except (KernelLayerError, OSError):
+        return False
+    return True
 
 
 def _policy(order: Order) -> NetworkPolicy | None:
