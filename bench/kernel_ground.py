@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,14 +20,18 @@ from fedge_agent.kernel.places import REPOSITORY_OBJECTS
 
 AGENT = Path(__file__).parents[1] / "agent"
 SYSTEM_PYTHON = "/usr/bin/python3"  # python3-bpfcc is the distribution's
+_CGROUP_SKB = 8  # enum bpf_prog_type
 _PRIVATE_TRACEFS = 'mount -t tracefs tracefs /sys/kernel/tracing && exec "$@"'
-# The loader as its package runs it, and what it cost: the peak of /proc is this program's alone, unlike ru_maxrss.
+# The loader as its package runs it, and what it cost: the peak of /proc is this program's alone, unlike ru_maxrss,
+# which is right for the child that reads options and configuration: it is forked, not executed.
 _LOADER = """
-import sys, time
+import sys, time, resource
 begin = time.monotonic()
 from fedge_agent.kernel import loader
 status = loader.main(sys.argv[1:])
-spent = (time.monotonic() - begin) * 1000, time.process_time() * 1000
+child = resource.getrusage(resource.RUSAGE_CHILDREN)
+cpu = time.process_time() + child.ru_utime + child.ru_stime
+spent = child.ru_maxrss, (time.monotonic() - begin) * 1000, cpu * 1000
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(peak, *spent, file=sys.stderr)
 sys.exit(status)
@@ -92,16 +97,16 @@ class Ground:
         self._mount.rmdir()
 
     def attach(self, compiler: str, *options: str) -> dict[str, Any]:
-        """What the real loader says and costs: `load_ms`, `peak_kib`, `wall_ms`, `cpu_ms` and its report."""
+        """What the real loader says and what it costs: its report, times, and the peaks of its two parts."""
         python = SYSTEM_PYTHON
-        command = ["unshare", "-m", "sh", "-c", _PRIVATE_TRACEFS, "sh", python, "-S" if compiler == "object" else "-E"]
+        command = ["unshare", "-m", "sh", "-c", _PRIVATE_TRACEFS, "sh", python, "-IS" if compiler == "object" else "-E"]
         command += ["-c", f"import sys; sys.path.insert(0, {str(AGENT)!r})\n{_LOADER}", "attach", "-o", "json"]
         command += ["--cgroup", str(self.cgroup), "--pin-dir", str(self.pin_dir), "--compiler", compiler]
         command += ["--object-dir", str(REPOSITORY_OBJECTS), "--budget-file", str(self._mount) + ".budget", *options]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peak, wall, cpu = (float(word) for word in done.stderr.split()[-3:])
+        names = ("peak_kib", "reader_peak_kib", "wall_ms", "cpu_ms")
         report: dict[str, Any] = json.loads(done.stdout)
-        return report | {"peak_kib": peak, "wall_ms": wall, "cpu_ms": cpu}
+        return report | dict(zip(names, map(float, done.stderr.split()[-4:]), strict=True))
 
     def detach(self) -> None:
         """Removes the programs, so that the next attach loads from nothing."""
@@ -111,28 +116,18 @@ class Ground:
         """A command that runs in the guarded cgroup."""
         return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self.cgroup), *command]
 
-    def test_run_ns(self, program: str, frame: bytes, repeat: int) -> int:
-        """Ns a run of a cgroup_skb program on an Ethernet frame (BPF_PROG_TEST_RUN)."""
-        buffer = ctypes.create_string_buffer(frame, len(frame))
-        run = _TestRun(
-            sz=ctypes.sizeof(_TestRun), data_in=ctypes.addressof(buffer), data_size_in=len(frame), repeat=repeat
-        )
-        with self._program(program) as descriptor:
-            result = libbpf.library().bpf_prog_test_run_opts(descriptor, ctypes.byref(run))
-            libbpf.checked(result, "BPF_PROG_TEST_RUN")
-        return int(run.duration)
-
     def statistics(self, program: str) -> tuple[int, int]:
         """(ns, runs) while statistics were on."""
         info = ProgramInfo()
         length = ctypes.c_uint32(ctypes.sizeof(info))
-        with self._program(program) as descriptor:
+        with self.program(program) as descriptor:
             result = libbpf.library().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(length))
             libbpf.checked(result, "no program information")
         return int(info.run_time_ns), int(info.run_cnt)
 
     @contextlib.contextmanager
-    def _program(self, name: str) -> Iterator[int]:
+    def program(self, name: str) -> Iterator[int]:
+        """A descriptor of an attached program."""
         link = libbpf.open_pin(self.pin_dir / name)
         try:
             number = libbpf.link_info(link, name).prog_id
@@ -143,6 +138,36 @@ class Ground:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def test_run_ns(program: int, frame: bytes, repeat: int) -> int:
+    """Ns a run of a cgroup_skb program on an Ethernet frame (BPF_PROG_TEST_RUN)."""
+    buffer = ctypes.create_string_buffer(frame, len(frame))
+    run = _TestRun(sz=ctypes.sizeof(_TestRun), data_in=ctypes.addressof(buffer), data_size_in=len(frame), repeat=repeat)
+    libbpf.checked(libbpf.library().bpf_prog_test_run_opts(program, ctypes.byref(run)), "BPF_PROG_TEST_RUN")
+    return int(run.duration)
+
+
+@contextlib.contextmanager
+def empty_program() -> Iterator[int]:
+    """A cgroup_skb program that lets everything pass: `r0 = 1; exit`."""
+    lib = libbpf.library()
+    lib.bpf_prog_load.argtypes = (
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_void_p,
+    )
+    code = struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+    descriptor = libbpf.checked(
+        lib.bpf_prog_load(_CGROUP_SKB, b"fedge_nothing", b"GPL", code, 2, None), "an empty program"
+    )
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -130,9 +130,12 @@ static __always_inline int afford(__u32 bytes)
 static __always_inline __u32 wire_bytes(struct __sk_buff *ctx)
 {
 	__u32 segments = ctx->gso_segs;
-	__u32 header = ctx->protocol == bpf_htons(ETH_P_IPV6) ? IPV6_SEGMENT_BYTES : IPV4_SEGMENT_BYTES;
+	__u32 header;
 
-	return segments > 1 ? ctx->len + (segments - 1) * header : ctx->len;
+	if (segments <= 1)
+		return ctx->len;
+	header = ctx->protocol == bpf_htons(ETH_P_IPV6) ? IPV6_SEGMENT_BYTES : IPV4_SEGMENT_BYTES;
+	return ctx->len + (segments - 1) * header;
 }
 
 static __always_inline void set_ipv4(struct fedge_peer *peer, __be32 addr)
