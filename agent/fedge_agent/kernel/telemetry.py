@@ -40,11 +40,11 @@ class Telemetry:
 
     def window(self) -> FeatureVector:
         """The features since construction or the previous call."""
-        before, now = self._previous, self._sample()
+        before, now = self._previous, self._sample(self._previous.waits)
         self._previous = now
         return features_between(before, now)
 
-    def _sample(self) -> Sample:
+    def _sample(self, known: substitutes.Waits | None = None) -> Sample:
         # A map alone would read as zero where its program was left out, so the links are looked for as well.
         machine = self._machine()
         probes = self._attached("fedge_wakeup", "fedge_wake_new", "fedge_switch")
@@ -65,7 +65,7 @@ class Telemetry:
             opened=substitutes.tcp("ActiveOpens", self._root) if network is None else None,
             proc=self._proc(machine),
             queue=queue,
-            waits=substitutes.run_queue(self._root) if run_queue is None and queue is None else None,
+            waits=substitutes.run_queue(self._root, known) if run_queue is None and queue is None else None,
             disks=substitutes.block_io(self._root) if block is None else None,
             pressure={r: read_pressure(self._root / "proc/pressure" / r.value) for r in Resource},
         )
