@@ -39,6 +39,7 @@ _EPILOG: Final = """examples:
   fedge-agent telemetry                  what the kernel tells about this device, live
   fedge-agent outbox                     everything that ever left this device
   fedge-agent bugreport                  one archive for whoever helps you, without secrets
+  fedge-agent leave                      leave the fleet; rewards can still be claimed afterwards
   fedge-agent rewards                    which rounds counted this device, and who is paid for them
 
 exit status: 0 good, 1 failed, 2 usage, 3 not enrolled, 4 working but degraded, 5 no daemon answers,
@@ -129,6 +130,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_output(outbox)
     outbox.set_defaults(command=_outbox)
 
+    leave = commands.add_parser("leave", help="leave the fleet: certificate revoked, membership and keys deleted")
+    leave.add_argument(
+        "--discard-rewards", action="store_true", help="delete chain.key too: unclaimed rewards are lost"
+    )
+    leave.add_argument(
+        "--offline", action="store_true", help="do not tell the fleet: this is a copy of a device's disk"
+    )
+    leave.add_argument("--yes", action="store_true", help="do not ask")
+    _add_output(leave)
+    leave.set_defaults(command=_leave)
+
     rewards = commands.add_parser("rewards", help="which rounds counted this device, and who is paid for them")
     _add_output(rewards)
     rewards.set_defaults(command=_rewards)
@@ -153,11 +165,12 @@ def _run(config: Config, _: argparse.Namespace) -> int:
     if pins is not None:
         config = dataclasses.replace(config, kernel=msgspec.structs.replace(config.kernel, pin_dir=pins))
     try:
-        if not waiting.until_clear(config.state_dir):
-            return EX_OK
-        from fedge_agent import daemon  # noqa: PLC0415 - nor does a device pay that still waits
+        while waiting.until_clear(config.state_dir):
+            from fedge_agent import daemon  # noqa: PLC0415 - nor does a device pay that still waits
 
-        return daemon.run(config)
+            if not daemon.run(config):
+                break
+        return EX_OK  # noqa: TRY300 - it is what the loop comes to
     except NotEnrolledError as error:
         print(f"fedge-agent: {error}", file=sys.stderr)
         return EX_NOT_ENROLLED
@@ -172,7 +185,11 @@ def _run(config: Config, _: argparse.Namespace) -> int:
 def _enroll(config: Config, options: argparse.Namespace) -> int:
     from fedge_agent.identity.enroll import enroll  # noqa: PLC0415 - a short-lived command of its own
     from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415
+    from fedge_agent.waiting import LEAVING  # noqa: PLC0415
 
+    if (config.state_dir / LEAVING).exists():
+        print("fedge-agent: leaving a fleet is under way; fedge-agent leave, given again, finishes it", file=sys.stderr)
+        return EX_FAILED
     token = options.token or _given_token() or sys.stdin.readline().strip()
     payout = _address(options.payout) if options.payout else None
     if options.payout and payout is None:
@@ -312,6 +329,12 @@ def _outbox(config: Config, options: argparse.Namespace) -> int:
     ]
     _print({"messages": rows}, options.output, "\n".join(lines) or "nothing yet")
     return EX_OK
+
+
+def _leave(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent import leave_command  # noqa: PLC0415 - a short-lived command of its own
+
+    return leave_command.leave_fleet(config, options)
 
 
 def _rewards(config: Config, options: argparse.Namespace) -> int:

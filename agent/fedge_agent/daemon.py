@@ -33,6 +33,7 @@ from fedge_agent.identity.record import Enrolment
 from fedge_agent.kernel_layer import KernelLayer
 from fedge_agent.status import StatusBoard
 from fedge_agent.store import DeviceStore
+from fedge_agent.waiting import LEAVING
 from fedge_protocol import topics
 from fedge_protocol.certificates import CertificateRefusedError, DeviceCertificates
 from fedge_protocol.errors import Reason, RefusedError
@@ -53,8 +54,8 @@ _PAUSED: Final = "paused"
 _MIB: Final = 1024 * 1024
 
 
-def run(config: Config) -> int:
-    """Run the daemon until SIGTERM or SIGINT; returns the exit status.
+def run(config: Config) -> bool:
+    """Run the daemon until SIGTERM or SIGINT (False), or until the owner leaves the fleet (True: wait again).
 
     Raises:
         IdentityError: not enrolled, or the keys cannot be used.
@@ -74,8 +75,9 @@ class _Daemon:
         self._stopped = threading.Event()
         self._board: StatusBoard | None = None
         self._client: FederationClient | None = None
+        self._leaving = False
 
-    async def serve(self) -> int:
+    async def serve(self) -> bool:
         config = self._config
         enrolment = record.load(config.state_dir)
         identity = keys.load(config.state_dir)
@@ -105,7 +107,7 @@ class _Daemon:
         finally:
             store.close()
             kernel.close()
-        return 0
+        return self._leaving
 
     def _admission(self, kernel: KernelLayer) -> AdmissionController:
         sampler = SignalSampler(run_queue=kernel.run_queue)
@@ -171,6 +173,7 @@ class _Daemon:
                 "status": board.full,
                 "pause": lambda: self._pause(admission),
                 "resume": lambda: self._resume(admission),
+                "leave": self._let_go,
             },
         )
         if self._pause_file.exists():
@@ -193,7 +196,8 @@ class _Daemon:
             if self._stop.is_set():
                 await self._leave(client)
         finally:
-            self._notifier.notify("STOPPING=1")
+            if not self._leaving:
+                self._notifier.notify("STOPPING=1")
             self._stopped.set()
             server.close()
             for task in (*others, *vital):
@@ -217,6 +221,14 @@ class _Daemon:
         self._pause_file.unlink(missing_ok=True)
         admission.thaw()
         return {"admission": "not paused any more; training goes on when the device is quiet"}
+
+    def _let_go(self) -> dict[str, Any]:
+        """End the session and let go of the keys; the note of `fedge-agent leave` says that the owner wants it."""
+        if not (self._config.state_dir / LEAVING).exists():
+            return {"error": f"no {self._config.state_dir / LEAVING}: fedge-agent leave, as root, is how to leave"}
+        self._leaving = True
+        self._stop.set()
+        return {"leaving": True}
 
     async def _leave(self, client: FederationClient) -> None:
         """Finish the short exchanges if they are under way, else leave the round, and say goodbye."""

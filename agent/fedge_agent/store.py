@@ -33,6 +33,8 @@ _SCHEMA: Final = (
     ) STRICT;
     """,
 )
+_GIVEN_UP: Final = 2
+"""Of a message that nobody will acknowledge any more."""
 _NEW, _PUBLISHED, _RESERVED, _BURNED = "new", "published", "reserved", "burned"
 
 
@@ -163,7 +165,15 @@ class DeviceStore:
     def _signed(self, clause: str, values: tuple[str | int, ...]) -> list[Signed]:
         columns = "job, round, attempt, kind, message, at_ms, acknowledged"
         rows = self._db.execute(f"SELECT {columns} FROM signed {clause}", values)  # noqa: S608 - two fixed clauses
-        return [Signed(r[0], r[1], r[2], r[3], bytes(r[4]), r[5], bool(r[6])) for r in rows]
+        return [Signed(r[0], r[1], r[2], r[3], bytes(r[4]), r[5], r[6] == 1) for r in rows]
+
+    def retire(self) -> None:
+        """The device leaves its fleet: no prekey is left, nothing is sent again; what was signed stays known."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("UPDATE signed SET acknowledged=? WHERE acknowledged=0", (_GIVEN_UP,))
+            held = self._db.execute("SELECT prekey_id FROM prekeys WHERE state<>?", (_BURNED,)).fetchall()
+        self.burn_prekeys(row[0] for row in held)
 
     # --- prekeys
 

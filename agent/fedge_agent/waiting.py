@@ -13,6 +13,8 @@ from cryptography import x509
 
 from fedge_agent.identity.record import CERTIFICATE_PEM, RECORD
 
+LEAVING: Final = "leaving.json"
+"""There while `fedge-agent leave` is under way."""
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 2.0
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
@@ -24,6 +26,7 @@ Sleep = Callable[[float], bool]
 class Obstacle(enum.Enum):
     """What stands in the daemon's way."""
 
+    LEAVING = "leaving"
     NOT_ENROLLED = "not enrolled"
     CLOCK = "clock"
 
@@ -33,6 +36,8 @@ def obstacle(state_dir: Path, now: float) -> tuple[Obstacle, str] | None:
 
     A damaged certificate is none: the daemon itself refuses it, by name.
     """
+    if (state_dir / LEAVING).exists():
+        return Obstacle.LEAVING, "leaving the fleet: fedge-agent leave, given again, finishes what was begun"
     if not (state_dir / RECORD).exists():
         return Obstacle.NOT_ENROLLED, "not enrolled: fedge-agent enroll TOKEN"
     begin = _valid_from(state_dir / CERTIFICATE_PEM)

@@ -17,7 +17,7 @@ from fedge_protocol import cose
 from fedge_protocol.certificates import MAX_CERTIFICATE_BYTES, Address, Binding
 from fedge_protocol.eip712 import digest
 from fedge_protocol.errors import ProtocolError, Reason, RefusedError
-from fedge_protocol.ids import Counter, Fleet, Hash32, Signature64
+from fedge_protocol.ids import Counter, DeviceId, Fleet, Hash32, Signature64
 from fedge_protocol.membership import Head
 
 TOKEN_PREFIX: Final = "fedge1."  # noqa: S105 - the public part of every token
@@ -29,6 +29,7 @@ PATH_CA: Final = "/v1/ca"
 PATH_FLEET: Final = "/v1/fleet"
 PATH_ENROL: Final = "/v1/enrol"
 PATH_RENEW: Final = "/v1/renew"
+PATH_LEAVE: Final = "/v1/leave"
 PATH_MEMBERSHIP: Final = "/v1/membership"
 PATH_CRL: Final = "/v1/crl"
 _IDENTITY_CONTEXT: Final = b"fedge/v1/device-binding\x00"
@@ -121,6 +122,18 @@ class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     csr: Csr
     proof: BindingProof
+
+
+class LeaveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /v1/leave`, over TLS with the present certificate, which must be `device_id`'s. May be repeated."""
+
+    device_id: DeviceId
+
+
+class LeaveAnswer(msgspec.Struct, frozen=True):
+    """The device is no member any more, and its certificates are revoked."""
+
+    device_id: DeviceId
 
 
 class FleetInfo(msgspec.Struct, frozen=True):

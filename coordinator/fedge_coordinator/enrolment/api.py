@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from fedge_coordinator.enrolment.authority import Authority
 from fedge_coordinator.enrolment.bell import Bell
+from fedge_coordinator.enrolment.desk import Desk
 from fedge_coordinator.enrolment.registrar import Registrar
 from fedge_coordinator.enrolment.throttle import Throttle
 from fedge_protocol import cose
@@ -26,11 +27,14 @@ from fedge_protocol.enrolment import (
     PATH_CRL,
     PATH_ENROL,
     PATH_FLEET,
+    PATH_LEAVE,
     PATH_MEMBERSHIP,
     PATH_RENEW,
     EnrolmentReason,
     EnrolmentRefusedError,
     EnrolRequest,
+    LeaveAnswer,
+    LeaveRequest,
     Refusal,
     RenewRequest,
 )
@@ -63,8 +67,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Api:
     """The routes of the HTTPS listener."""
 
-    def __init__(self, registrar: Registrar, authority: Authority, bell: Bell, throttle: Throttle) -> None:
+    def __init__(
+        self, registrar: Registrar, authority: Authority, bell: Bell, throttle: Throttle, *, desk: Desk
+    ) -> None:
         self._registrar = registrar
+        self._desk = desk
         self._authority = authority
         self._bell = bell
         self._throttle = throttle
@@ -77,6 +84,7 @@ class Api:
                 Route(PATH_FLEET, self._fleet),
                 Route(PATH_ENROL, self._enrol, methods=["POST"]),
                 Route(PATH_RENEW, self._renew, methods=["POST"]),
+                Route(PATH_LEAVE, self._leave, methods=["POST"]),
                 Route(PATH_MEMBERSHIP, self._membership),
                 Route(PATH_CRL, self._crl),
             ],
@@ -104,6 +112,16 @@ class Api:
         self._bell.ring()
         LOG.info("renewed a device; the membership log has %d entries", answer.head.seq)
         return as_json(answer)
+
+    async def _leave(self, request: Request) -> Response:
+        """A device ends its own membership, as the operator would: log, revocation lists, broker, session."""
+        self._hold_back(_caller(request))
+        body = await decoded(request, LeaveRequest)
+        device_id = await run_in_threadpool(self._registrar.leaving, _peer(request), body)
+        LOG.info("device %s leaves the fleet", device_id)
+        await run_in_threadpool(self._desk.revoke, device_id)
+        self._bell.ring()
+        return as_json(LeaveAnswer(device_id))
 
     async def _membership(self, request: Request) -> Response:
         after = _after(request)

@@ -29,6 +29,7 @@ from fedge_protocol.enrolment import (
     EnrolmentRefusedError,
     EnrolRequest,
     FleetInfo,
+    LeaveRequest,
     RenewRequest,
     Token,
 )
@@ -127,6 +128,25 @@ class Registrar:
                 replaces = old_id if applicant.device_id != old_id else ""
                 issued = self._admit(connection, applicant, origin, csr_sha256, now, renews=old_id, replaces=replaces)
             return self._answer(connection, issued, now)
+
+    def leaving(self, peer: bytes | None, request: LeaveRequest) -> str:
+        """The id of the device that asks to leave, proven by its TLS certificate `peer` (DER); also when it has left.
+
+        Raises:
+            EnrolmentRefusedError: `no-certificate` or `unknown-device`.
+        """
+        device_id, _, serial = self._member_certificate(peer, self._now())
+        with self._engine.begin() as connection:
+            known = connection.execute(
+                select(CERTIFICATES.c.name).where(CERTIFICATES.c.serial == serial)
+            ).scalar_one_or_none()
+        if known is None or device_id != request.device_id:
+            raise EnrolmentRefusedError(
+                EnrolmentReason.UNKNOWN_DEVICE,
+                f"certificate {serial} is not device {request.device_id}'s in this CA's records",
+                "the operator can: fedgectl devices revoke DEVICE",
+            )
+        return device_id
 
     def revoke(self, name: str) -> list[str]:
         """End a device's or a service's certificates. Returns the ids of devices that ceased to be members by it.

@@ -82,7 +82,7 @@ async def _serve(office: OpenOffice) -> None:
         loop.add_signal_handler(number, stop.set)
     context = _tls(office)
     throttle = Throttle(per_s=_PER_S, burst=_BURST, clock=time.monotonic)
-    public = Api(office.registrar, office.authority, bell, throttle).app()
+    public = Api(office.registrar, office.authority, bell, throttle, desk=office.desk).app()
     servers = [
         (_uvicorn(public, context), _listen(office)),
         (_uvicorn(operator.app(office.desk, bell), None), _listen_unix(office.folder / SOCKET)),
