@@ -16,6 +16,7 @@ from fedge_agent.config_layers import DEFAULT_PATH, MAX_FILE_BYTES, Layer, Layer
 from fedge_agent.federation.consent import Consent
 from fedge_agent.kernel.allowlist import read_rule
 from fedge_agent.kernel.errors import PolicyError
+from fedge_agent.kernel.network_urls import read_broker, read_proxy
 from fedge_protocol.faults import Fault, faults, path_text
 from fedge_protocol.secagg.params import SECURE_FLOOR
 
@@ -72,6 +73,20 @@ class KernelTable(_Table, frozen=True):
     telemetry_mib: Annotated[int, Meta(ge=0, le=1024)] = 4
 
 
+class NetworkTable(_Table, frozen=True):
+    """`[network]`: the way out, of which `fedge-bpf --config` reads its part too (`fedge_agent.kernel.network_urls`).
+
+    Attributes:
+        broker: mqtts://HOST[:PORT] or wss://HOST[:PORT][/PATH], instead of what the enrolment says.
+        proxy: http://HOST[:PORT], through which everything goes.
+        proxy_credentials: a file with user:password in one line, mode 0640 or stricter.
+    """
+
+    broker: Annotated[str, Meta(max_length=512)] | None = None
+    proxy: Annotated[str, Meta(max_length=512)] | None = None
+    proxy_credentials: Annotated[str, Meta(pattern="^/", description="an absolute path")] | None = None
+
+
 class WorkerTable(_Table, frozen=True):
     """`[worker]`: most memory and CPU of the training worker, where the kernel can enforce them."""
 
@@ -100,6 +115,7 @@ class File(_Table, frozen=True):
     consent: ConsentTable = ConsentTable()
     sources: Annotated[dict[str, SourceTable], Meta(max_length=32)] = {}
     kernel: KernelTable = KernelTable()
+    network: NetworkTable = NetworkTable()
     worker: WorkerTable = WorkerTable()
     inference: InferenceTable = InferenceTable()
 
@@ -120,6 +136,7 @@ class Config:
     sources: Mapping[str, SourceTable]
     kernel: KernelTable
     worker: WorkerTable
+    network: NetworkTable = field(default_factory=NetworkTable)
     admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
     inference: InferenceTable = field(default_factory=InferenceTable)
     layers: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
@@ -173,6 +190,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
         sources=file.sources,
         kernel=_with_ring(file),
         worker=file.worker,
+        network=file.network,
         admission=dataclasses.replace(policy, places=Places(Path(file.state_dir), Path(file.kernel.pin_dir))),
         inference=file.inference,
         layers=layers,
@@ -218,12 +236,19 @@ def _admission_faults(layer: Layer) -> Iterator[Fault]:
 
 
 def _rule_faults(layer: Layer) -> Iterator[str]:
-    """What is wrong with the allow rules; whether host names exist is found out by `fedge-bpf`, which resolves them."""
+    """What is wrong with rules and places; whether a host name exists is found out by `fedge-bpf`, which resolves it."""
     for rule in layer.values.get("kernel", {}).get("allow", ()):
         try:
             read_rule(rule)
         except PolicyError as error:
             yield f"{layer.place(('kernel', 'allow'), rule)}: kernel.allow: {error}"
+    for name, read in (("broker", read_broker), ("proxy", read_proxy)):
+        value = layer.values.get("network", {}).get(name)
+        try:
+            if value is not None:
+                read(value)
+        except PolicyError as error:
+            yield f"{layer.place(('network', name))}: network.{name}: {error}"
 
 
 def _with_ring(file: File) -> KernelTable:

@@ -27,10 +27,17 @@ class AdmissionRequiredError(Exception):
 
 @dataclass(frozen=True)
 class NetworkAdmission:
-    """Whether the kernel enforces the agent's allow-list, and how that is known."""
+    """Whether the kernel enforces the agent's allow-list, and how that is known.
+
+    Attributes:
+        enforced: forbidden peers are refused.
+        detail: one line.
+        guarded: programs watch this agent's network, be it that they only look on (audit).
+    """
 
     enforced: bool
     detail: str
+    guarded: bool = False
 
 
 class KernelLayer:
@@ -93,13 +100,14 @@ class KernelLayer:
         count = None if self._reader.unreadable("fedge_count") else lambda: refusals(self._reader)
         result = run_selftest(count)
         if settings.network == "audit":
-            return NetworkAdmission(enforced=False, detail=f"audit mode, nothing is refused ({result.detail})")
+            detail = f"audit mode, nothing is refused ({result.detail})"
+            return NetworkAdmission(enforced=False, detail=detail, guarded=bool(result.counted))
         if not result.enforced and settings.network == "require":
             raise AdmissionRequiredError(
                 f'kernel.network = "require", but forbidden peers are not refused ({result.detail}); '
                 "run fedge-bpf attach, or set kernel.network to prefer"
             )
-        return NetworkAdmission(result.enforced, result.detail)
+        return NetworkAdmission(result.enforced, result.detail, guarded=result.enforced)
 
 
 def _unit_cgroup() -> Path | None:

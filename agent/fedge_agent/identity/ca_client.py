@@ -2,11 +2,12 @@
 
 import hashlib
 import http.client
+import socket
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +24,34 @@ _FIRST_WAIT_S: Final = 0.5
 _T = TypeVar("_T")
 
 
+class Way(Protocol):
+    """How to get to the CA; see `fedge_agent.network_path`."""
+
+    def dial(self, host: str, port: int, timeout_s: float) -> socket.socket:
+        """A connection, up to where TLS begins.
+
+        Raises:
+            OSError: there is none to be had.
+        """
+
+    def done(self, used: socket.socket) -> None:
+        """The connection is about to be closed."""
+
+
+class Straight:
+    """Without a proxy, by the system's resolver."""
+
+    def dial(self, host: str, port: int, timeout_s: float) -> socket.socket:
+        """See `Way`."""
+        return socket.create_connection((host, port), timeout_s)
+
+    def done(self, used: socket.socket) -> None:
+        """See `Way`; nothing is counted."""
+
+
+_STRAIGHT: Final = Straight()
+
+
 class CaClient:
     """The CA at `url`, believed only under the root `ca` (DER).
 
@@ -30,10 +59,12 @@ class CaClient:
         url: `https://host:port`.
         ca: the one trust anchor.
         chain: certificate and key file (PEM) to show, for renewal.
+        way: how to get there.
     """
 
-    def __init__(self, url: str, ca: bytes, *, chain: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, url: str, ca: bytes, *, chain: tuple[Path, Path] | None = None, way: Way = _STRAIGHT) -> None:
         self._url = url
+        self._way = way
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context.load_verify_locations(cadata=ca)
@@ -46,7 +77,7 @@ class CaClient:
         Raises:
             CaUnreachableError, CaUntrustedError, RefusedByCaError.
         """
-        return self._decoded(_ask(self._url, self._context, "GET", path), kind)
+        return self._decoded(_ask(self._url, self._context, self._way, "GET", path), kind)
 
     def post(self, path: str, body: msgspec.Struct, kind: type[_T]) -> _T:
         """Send and decode the answer.
@@ -54,7 +85,7 @@ class CaClient:
         Raises:
             CaUnreachableError, CaUntrustedError, RefusedByCaError.
         """
-        return self._decoded(_ask(self._url, self._context, "POST", path, msgspec.json.encode(body)), kind)
+        return self._decoded(_ask(self._url, self._context, self._way, "POST", path, msgspec.json.encode(body)), kind)
 
     def _decoded(self, body: bytes, kind: type[_T]) -> _T:
         try:
@@ -64,7 +95,7 @@ class CaClient:
             raise CaUnreachableError(f"{self._url} answers something else: {said}; which version is it?") from None
 
 
-def fetch_ca(url: str, sha256: bytes) -> bytes:
+def fetch_ca(url: str, sha256: bytes, way: Way = _STRAIGHT) -> bytes:
     """Fetch the CA's root certificate (DER) from a server not yet believed, and check its fingerprint.
 
     Raises:
@@ -74,7 +105,7 @@ def fetch_ca(url: str, sha256: bytes) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # the fingerprint below decides, and nothing but a public path was sent
-    der = _ask(url, context, "GET", PATH_CA)
+    der = _ask(url, context, way, "GET", PATH_CA)
     found = hashlib.sha256(der).digest()
     if found != sha256:
         raise CaUntrustedError(
@@ -102,11 +133,30 @@ def persistently(call: Callable[[], _T], sleep: Callable[[float], None]) -> _T:
     return call()
 
 
-def _ask(url: str, context: ssl.SSLContext, method: str, path: str, body: bytes | None = None) -> bytes:
+class _Connection(http.client.HTTPSConnection):
+    """HTTPS over a connection that is made by a `Way`; the certificate must carry the host's name as ever."""
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext, way: Way) -> None:
+        super().__init__(host, port, timeout=TIMEOUT_S, context=context)
+        self._way, self._trust = way, context
+
+    def connect(self) -> None:
+        plain = self._way.dial(self.host, self.port, TIMEOUT_S)
+        try:
+            self.sock = self._trust.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self._way.done(self.sock)
+        super().close()
+
+
+def _ask(url: str, context: ssl.SSLContext, way: Way, method: str, path: str, body: bytes | None = None) -> bytes:
     address = urlsplit(url)
-    connection = http.client.HTTPSConnection(
-        address.hostname or "", address.port or 443, timeout=TIMEOUT_S, context=context
-    )
+    connection = _Connection(address.hostname or "", address.port or 443, context, way)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
         response = connection.getresponse()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fedge_agent.identity import keys, record, request
-from fedge_agent.identity.ca_client import CaClient, fetch_ca, persistently
+from fedge_agent.identity.ca_client import CaClient, Straight, Way, fetch_ca, persistently
 from fedge_agent.identity.errors import (
     AlreadyEnrolledError,
     CaUntrustedError,
@@ -33,6 +33,7 @@ def enroll(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     randomness: Callable[[int], bytes] = secrets.token_bytes,
+    way: Way | None = None,
 ) -> Enrolment:
     """Enrol this device with a token. Giving the same token again continues, or returns what it brought before.
 
@@ -44,6 +45,7 @@ def enroll(
         clock: Unix seconds.
         sleep: pauses between attempts.
         randomness: for the binding's nonce.
+        way: how to get to the CA; None: straight.
 
     Raises:
         TokenError, AlreadyEnrolledError, CaUnreachableError, CaUntrustedError, RefusedByCaError, KeyFileError: all are
@@ -60,9 +62,10 @@ def enroll(
                 f"this device is {present.device_id} of fleet {present.fleet!r}; to replace that: enroll --again"
             )
     identity = keys.load_or_generate(state_dir)
-    ca = persistently(lambda: fetch_ca(wanted.url, wanted.ca_sha256), sleep)
+    way = way or Straight()
+    ca = persistently(lambda: fetch_ca(wanted.url, wanted.ca_sha256, way), sleep)
     _check_root(ca, wanted)
-    client = CaClient(wanted.url, ca)
+    client = CaClient(wanted.url, ca, way=way)
     fleet = persistently(lambda: client.get(PATH_FLEET, FleetInfo), sleep)
     check_clock(fleet, clock())
     asked = _request(state_dir, identity, fleet, wanted, payout or identity.chain_address, randomness)

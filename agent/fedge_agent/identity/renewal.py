@@ -10,7 +10,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedge_agent.identity import keys, record, request
-from fedge_agent.identity.ca_client import CaClient, persistently
+from fedge_agent.identity.ca_client import CaClient, Straight, Way, persistently
 from fedge_agent.identity.enroll import NONCE_BYTES, check_clock
 from fedge_agent.identity.files import write_durably
 from fedge_agent.identity.record import Enrolment, Pending, Request
@@ -24,6 +24,7 @@ def renew(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     randomness: Callable[[int], bytes] = secrets.token_bytes,
+    way: Way | None = None,
 ) -> Enrolment:
     """Get the next certificate. May be interrupted anywhere and called again.
 
@@ -34,13 +35,14 @@ def renew(
         clock: Unix seconds.
         sleep: pauses between attempts.
         randomness: for the binding's nonce.
+        way: how to get to the CA; None: straight.
 
     Raises:
         NotEnrolledError, CaUnreachableError, CaUntrustedError, RefusedByCaError, KeyFileError.
     """
     present = record.load(state_dir, clock)
     chain = (present.certificate_file, present.key_file)
-    client = CaClient(present.record.url, present.record.answer.ca, chain=chain)
+    client = CaClient(present.record.url, present.record.answer.ca, chain=chain, way=way or Straight())
     fleet = persistently(lambda: client.get(PATH_FLEET, FleetInfo), sleep)
     check_clock(fleet, clock())
     asked, identity = _request(state_dir, present, fleet, rotate_key=rotate_key, randomness=randomness)

@@ -194,7 +194,7 @@ class OwnDesk:
                 key,
                 self._authority.certificate,
                 address.hostname or "",
-                address.port or 8883,
+                (address.scheme == "mqtts" and address.port) or 8883,  # beside a WebSocket, MQTT has its own port
             )
         )
 

@@ -92,8 +92,8 @@ def test_a_lost_answer_is_given_again_also_when_the_ca_was_killed_in_between(ca,
     token, folder, answers = ca.token(), tmp_path / "d", []
     ask = ca_client._ask
 
-    def losing(url, context, method, path, body=None):
-        answer = ask(url, context, method, path, body)
+    def losing(url, context, way, method, path, body=None):
+        answer = ask(url, context, way, method, path, body)
         if path == PATH_ENROL:
             answers.append(answer)
             if len(answers) == 1:
@@ -166,7 +166,7 @@ def test_a_server_with_another_root_gets_no_secret(ca, make_ca, tmp_path, monkey
     ask = ca_client._ask
 
     def listening(*arguments):
-        sent.append(arguments[2:])
+        sent.append(arguments[3:])
         return ask(*arguments)
 
     monkeypatch.setattr(ca_client, "_ask", listening)

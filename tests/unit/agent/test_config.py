@@ -267,3 +267,39 @@ def test_the_loader_tells_the_drop_ins_line_and_believes_nothing_that_others_may
     folder.chmod(0o777)
     with pytest.raises(PolicyError, match=f"chmod go-w {folder}$"):
         read_config(path)
+
+
+NETWORK = '[network]\nbroker = "wss://mq.example/mqtt"\nproxy = "http://proxy.example:3128"\n'
+
+
+def test_the_way_out_is_read_by_the_daemon_and_by_the_loader_alike(path):
+    path.write_text(NETWORK)
+    found, loaded = load(path).network, read_config(path)
+    assert (found.broker, found.proxy, found.proxy_credentials) == (
+        "wss://mq.example/mqtt",
+        "http://proxy.example:3128",
+        None,
+    )
+    assert loaded.broker is not None
+    assert loaded.proxy is not None
+    assert (loaded.broker.rule.where, loaded.broker.rule.port) == ("mq.example", 443)
+    assert (loaded.proxy.rule.where, loaded.proxy.rule.port, loaded.proxy.place) == ("proxy.example", 3128, f"{path}:3")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('broker = "mq.example:8883"', "network.broker: 'mq.example:8883' is no broker; write mqtts://"),
+        ('broker = "wss://mq.example:99999"', "network.broker: rule 'mq.example:99999/tcp': port 99999"),
+        ('proxy = "socks5://proxy"', "network.proxy: 'socks5://proxy' is no proxy; write http://"),
+        ('proxy = "http://u:hush@proxy:1"', "network.proxy: a proxy with credentials"),
+    ],
+)
+def test_a_way_out_that_cannot_be_used_is_told_with_its_line_by_both(path, line, words):
+    (told,) = faults(path, f"[network]\n\n{line}\n")
+    assert told.startswith("3: ")
+    assert words in told
+    with pytest.raises(PolicyError) as caught:
+        read_config(path)
+    assert str(caught.value) == f"{path}:{told}"
+    assert "hush" not in told

@@ -10,7 +10,19 @@ from fedge_agent.config_origins import settings_of
 
 SHIPPED = Path(__file__).parents[3] / "debian" / "agent.toml"
 EXAMPLES = {"sources", "memory_max_mib", "cpu_max_percent", "rate_kib_per_s", "daily_budget_mib", "cgroup"}
-PARTS = ("state_dir", "runtime_dir", "log_level", "consent", "sources", "kernel", "worker", "admission", "inference")
+EXAMPLES |= {"broker", "proxy", "proxy_credentials"}
+PARTS = (
+    "state_dir",
+    "runtime_dir",
+    "log_level",
+    "consent",
+    "sources",
+    "kernel",
+    "network",
+    "worker",
+    "admission",
+    "inference",
+)
 
 
 def settings():
