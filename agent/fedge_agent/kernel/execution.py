@@ -133,7 +133,9 @@ def _put_in_force(order: Order) -> None:
         return opened[name]
 
     try:
-        prior = known[1] if known[1].limit_bytes else None
+        saved = None if order.saved is None else Budget(*order.saved)
+        # what nothing counts says nothing: the file does, or a policy without a budget between two would fill it up
+        prior = known[1] if known[1].limit_bytes else saved
         network_policy.put(policy, map_fd, prior, budget_file.today())
     finally:
         for descriptor in opened.values():

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pwd
+from collections.abc import Callable
 from pathlib import Path
 
 from fedge_agent.kernel import budget_file, places
@@ -31,7 +32,8 @@ def order_for(arguments: argparse.Namespace) -> Order:
     if order.command not in ("attach", "refresh"):
         return order
     mode = getattr(arguments, "mode", None) or settings.mode or ("require" if arguments.config is None else "prefer")
-    rules = _rules(arguments, settings)
+    warnings: list[str] = []
+    rules = _rules(arguments, settings, Path(order.budget_file).with_suffix(".enrolment"), warnings.append)
     if mode == "off":
         return replace(order, mode=mode)
     place = arguments.endpoints or settings.endpoints
@@ -53,7 +55,7 @@ def order_for(arguments: argparse.Namespace) -> Order:
         rate_bytes_per_s=rate,
         limit_bytes=limit,
         publish=None if place is None else (str(place), encoded(endpoints)),
-        warnings=tuple(resolver.warnings),
+        warnings=(*warnings, *resolver.warnings),
     )
     return _with_saved_budget(order)
 
@@ -85,7 +87,9 @@ def _placed(arguments: argparse.Namespace, settings: KernelSettings) -> Order:
     return replace(order, cgroup=None if cgroup is None else str(cgroup))
 
 
-def _rules(arguments: argparse.Namespace, settings: KernelSettings) -> list[WrittenRule]:
+def _rules(
+    arguments: argparse.Namespace, settings: KernelSettings, accepted: Path, warn: Callable[[str], None]
+) -> list[WrittenRule]:
     rules = [written(text, "--allow") for text in arguments.allow]
     rules += [rule for path in arguments.policy for rule in read_policy(path)]
     rules += settings.rules
@@ -93,7 +97,9 @@ def _rules(arguments: argparse.Namespace, settings: KernelSettings) -> list[Writ
         return [*rules, settings.proxy]
     if settings.broker is not None:
         rules.append(settings.broker)
-    found = _enrolment_rules(arguments.enrolment, with_broker=settings.broker is None)
+    if arguments.enrolment is None:
+        return rules
+    found = _enrolment_rules(arguments.enrolment, accepted, warn, with_broker=settings.broker is None)
     return rules + [written(text, "the enrolment") for text in found]
 
 
@@ -108,14 +114,14 @@ def _reader_gid(arguments: argparse.Namespace) -> int | None:
         raise KernelLayerError(f"no user has uid {arguments.reader_uid}; give --reader-gid") from error
 
 
-def _enrolment_rules(state_dir: Path | None, *, with_broker: bool) -> tuple[str, ...]:
-    if state_dir is None:
-        return ()
+def _enrolment_rules(
+    state_dir: Path, accepted: Path, warn: Callable[[str], None], *, with_broker: bool
+) -> tuple[str, ...]:
     from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415 - 60 ms, for the unit's call alone
     from fedge_agent.unit_policy import enrolment_rules  # noqa: PLC0415
 
     try:
-        return enrolment_rules(state_dir, with_broker=with_broker)
+        return enrolment_rules(state_dir, with_broker=with_broker, accepted=accepted, warn=warn)
     except IdentityError as error:
         raise PolicyError(str(error)) from error
 
@@ -125,7 +131,7 @@ def _with_saved_budget(order: Order) -> Order:
 
     A file that cannot be believed counts as a spent day: a hard budget must not be refilled by damaging it.
     """
-    if order.limit_bytes is None or order.command != "attach":
+    if order.limit_bytes is None:
         return order
     try:
         found = budget_file.read(order.budget_file)

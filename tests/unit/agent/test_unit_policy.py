@@ -72,3 +72,40 @@ def test_a_damaged_enrolment_is_refused(tmp_path, content):
     path.chmod(0o600)
     with pytest.raises(IdentityError, match="enrol again"):
         enrolment_rules(tmp_path)
+
+
+def test_what_was_accepted_first_stays_allowed_until_root_says_otherwise(enrol, tmp_path):
+    accepted = tmp_path / "fedge.enrolment"
+    warnings: list[str] = []
+    state_dir = enrol("https://ca.example.org", "mqtts://mq.example.org:8884")
+    first = enrolment_rules(state_dir, accepted=accepted, warn=warnings.append)
+    assert first == ("ca.example.org:443/tcp", "mq.example.org:8884/tcp")
+    assert accepted.stat().st_mode & 0o777 == 0o600
+    enrol("https://attacker.example", "mqtts://mq.example.org:8884")
+    assert enrolment_rules(state_dir, accepted=accepted, warn=warnings.append) == first
+    assert len(warnings) == 1
+    assert f"rm {accepted}" in warnings[0]
+
+
+@pytest.mark.parametrize("url", ["https://a\n", "https://ä", "https://\x1b[2J", "https://" + "a" * 300, "https://a_b*"])
+def test_what_could_not_be_allowed_is_not_accepted(enrol, tmp_path, url):
+    accepted = tmp_path / "fedge.enrolment"
+    with pytest.raises((IdentityError, PolicyError)):
+        enrolment_rules(enrol(url, "mqtts://192.0.2.1"), accepted=accepted)
+    assert not accepted.exists()
+
+
+@pytest.mark.parametrize("content", ["", "https://a\n", "https://a\nmqtts://b\nmore\n"])
+def test_a_damaged_acceptance_is_refused_with_its_cure(enrol, tmp_path, content):
+    accepted = tmp_path / "fedge.enrolment"
+    accepted.write_text(content)
+    with pytest.raises(PolicyError, match=f"rm {accepted}"):
+        enrolment_rules(enrol("https://a", "mqtts://b"), accepted=accepted)
+
+
+def test_an_acceptance_that_others_may_write_is_refused(enrol, tmp_path):
+    accepted = tmp_path / "fedge.enrolment"
+    accepted.write_text("https://a\nmqtts://b\n")
+    accepted.chmod(0o666)
+    with pytest.raises(PolicyError, match="others may write it"):
+        enrolment_rules(enrol("https://a", "mqtts://b"), accepted=accepted)
