@@ -236,7 +236,7 @@ def _admission_faults(layer: Layer) -> Iterator[Fault]:
 
 
 def _rule_faults(layer: Layer) -> Iterator[str]:
-    """What is wrong with rules and places; whether a host name exists is found out by `fedge-bpf`, which resolves it."""
+    """What is wrong with rules and places; whether a name exists is found out by `fedge-bpf`, which resolves it."""
     for rule in layer.values.get("kernel", {}).get("allow", ()):
         try:
             read_rule(rule)
