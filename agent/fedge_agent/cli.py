@@ -185,6 +185,7 @@ def _run(config: Config, _: argparse.Namespace) -> int:
 def _enroll(config: Config, options: argparse.Namespace) -> int:
     from fedge_agent.identity.enroll import enroll  # noqa: PLC0415 - a short-lived command of its own
     from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415
+    from fedge_agent.network_path import NetworkPath  # noqa: PLC0415
     from fedge_agent.waiting import LEAVING  # noqa: PLC0415
 
     if (config.state_dir / LEAVING).exists():
@@ -196,7 +197,7 @@ def _enroll(config: Config, options: argparse.Namespace) -> int:
         print(f"fedge-agent: --payout {options.payout}: 0x and 40 hexadecimal digits are needed", file=sys.stderr)
         return EX_USAGE
     try:
-        found = enroll(token, config.state_dir, payout, again=options.again)
+        found = enroll(token, config.state_dir, payout, again=options.again, way=NetworkPath.of_command(config))
     except IdentityError as error:
         print(f"fedge-agent: {error}", file=sys.stderr)
         return EX_FAILED

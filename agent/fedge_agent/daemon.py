@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import sdnotify
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -31,20 +30,21 @@ from fedge_agent.identity import keys, record
 from fedge_agent.identity.errors import CaUnreachableError, IdentityError
 from fedge_agent.identity.record import Enrolment
 from fedge_agent.kernel_layer import KernelLayer
+from fedge_agent.network_path import NetworkPath, broker_of, connection_settings
 from fedge_agent.status import StatusBoard
 from fedge_agent.store import DeviceStore
 from fedge_agent.waiting import LEAVING
 from fedge_protocol import topics
 from fedge_protocol.certificates import CertificateRefusedError, DeviceCertificates
 from fedge_protocol.errors import Reason, RefusedError
+from fedge_protocol.health import NETWORK_UNGUARDED
 from fedge_protocol.messages import Presence
 from fedge_transport.blobs import BlobFetcher
 from fedge_transport.connection import Connection
-from fedge_transport.settings import ConnectionSettings, Will
+from fedge_transport.settings import Will
 
 _log = logging.getLogger(__name__)
 _PR_SET_DUMPABLE: Final = 4
-_DEFAULT_PORT: Final = 8883
 _FINISH_GRACE_S: Final = 5.0
 _RENEWAL_CHECK_S: Final = 3600.0
 _SETTLED_S: Final = 30.0
@@ -75,6 +75,7 @@ class _Daemon:
         self._stopped = threading.Event()
         self._board: StatusBoard | None = None
         self._client: FederationClient | None = None
+        self._path: NetworkPath | None = None
         self._leaving = False
 
     async def serve(self) -> bool:
@@ -85,16 +86,19 @@ class _Daemon:
         store = DeviceStore(config.state_dir / "state.db", lambda: int(time.time() * 1000))
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, self._stop.set)
-        missing = kernel.missing_features()
+        missing = kernel.missing_features() | (0 if kernel.network.enforced else NETWORK_UNGUARDED)
         boot = os.urandom(16)
 
         birth, farewell = (
             presence_message(identity, enrolment.fleet, Presence(online, boot, _version(), missing))
             for online in (True, False)
         )
-        settings = _connection_settings(enrolment, farewell)
+        path = self._path = NetworkPath.of(config, kernel.network)
+        place = broker_of(config, enrolment)
+        will = Will(topics.presence(enrolment.fleet, enrolment.device_id), farewell)
+        settings = connection_settings(place, enrolment, will)
         try:
-            async with Connection(settings) as connection:
+            async with Connection(settings, route=path.route) as connection:
                 admission = self._admission(kernel)
                 parts = self._parts(enrolment.fleet, identity, store, connection, admission, kernel)
                 belonging = _belonging(enrolment)
@@ -102,9 +106,19 @@ class _Daemon:
                     belonging, identity, self._config.consent, connection, parts, birth=birth, farewell=farewell
                 )
                 self._client = client
-                self._board = StatusBoard(enrolment.fleet, enrolment.device_id, client, admission, kernel, store)
+                self._board = StatusBoard(
+                enrolment.fleet,
+                enrolment.device_id,
+                client,
+                admission,
+                kernel,
+                store,
+                trouble=lambda: connection.trouble,
+                way_out=lambda: {"broker": str(place), **path.told()},
+            )
                 await self._until_stopped(client, admission, enrolment, connection)
         finally:
+            path.close()
             store.close()
             kernel.close()
         return self._leaving
@@ -256,7 +270,11 @@ class _Daemon:
 
                 try:
                     enrolment = await asyncio.to_thread(
-                        renewal.renew, self._config.state_dir, rotate_key=False, sleep=self._sleep_unless_stopped
+                        renewal.renew,
+                        self._config.state_dir,
+                        rotate_key=False,
+                        sleep=self._sleep_unless_stopped,
+                        way=self._path,
                     )
                     await connection.reconnect()
                     _log.info("certificate renewed, valid until %s", time.ctime(enrolment.device.not_after))
@@ -300,19 +318,6 @@ def _belonging(enrolment: Enrolment) -> Belonging:
         coordinator_key=enrolment.coordinator_key,
         domain=enrolment.chain_domain,
         check_certificate=check_certificate,
-    )
-
-
-def _connection_settings(enrolment: Enrolment, farewell: bytes) -> ConnectionSettings:
-    url = urlsplit(enrolment.broker_url)
-    return ConnectionSettings(
-        host=url.hostname or "",
-        port=url.port or _DEFAULT_PORT,
-        client_id=enrolment.device_id,
-        ca_file=enrolment.ca_file,
-        cert_file=enrolment.certificate_file,
-        key_file=enrolment.key_file,
-        will=Will(topics.presence(enrolment.fleet, enrolment.device_id), farewell),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from fedge_agent.identity import keys, record
-from fedge_agent.identity.ca_client import CaClient
+from fedge_agent.identity.ca_client import CaClient, Straight, Way
 from fedge_agent.identity.errors import CaUnreachableError, IdentityError, KeyFileError, RefusedByCaError
 from fedge_agent.identity.files import read_private, sync_folder, write_durably
 from fedge_agent.identity.record import Enrolment
@@ -78,26 +78,27 @@ def begin(state_dir: Path, wanted: Leaving) -> Leaving:
     return wanted
 
 
-def tell(state_dir: Path, leaving: Leaving, sleep: Callable[[float], None]) -> Leaving:
+def tell(state_dir: Path, leaving: Leaving, sleep: Callable[[float], None], *, way: Way | None = None) -> Leaving:
     """Have the CA revoke this device's certificate, if it can be reached; the outcome is stored before it is returned.
 
     Args:
         state_dir: of the device.
         leaving: what was begun.
         sleep: pauses between attempts.
+        way: how to get to the CA; None: straight.
     """
     if leaving.tried:
         return leaving
-    why_not = "" if leaving.offline else _why_not_told(state_dir, sleep)
+    why_not = "" if leaving.offline else _why_not_told(state_dir, sleep, way or Straight())
     return begin(state_dir, msgspec.structs.replace(leaving, tried=True, why_not=why_not))
 
 
-def _why_not_told(state_dir: Path, sleep: Callable[[float], None]) -> str:
+def _why_not_told(state_dir: Path, sleep: Callable[[float], None], way: Way) -> str:
     try:
         enrolment = record.load(state_dir)
         for attempt in range(ATTEMPTS):
             try:
-                _ask(enrolment)
+                _ask(enrolment, way)
             except CaUnreachableError:
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -111,9 +112,9 @@ def _why_not_told(state_dir: Path, sleep: Callable[[float], None]) -> str:
     return ""
 
 
-def _ask(enrolment: Enrolment) -> None:
+def _ask(enrolment: Enrolment, way: Way) -> None:
     chain = (enrolment.certificate_file, enrolment.key_file)
-    client = CaClient(enrolment.record.url, enrolment.record.answer.ca, chain=chain)
+    client = CaClient(enrolment.record.url, enrolment.record.answer.ca, chain=chain, way=way)
     client.post(PATH_LEAVE, LeaveRequest(enrolment.device_id), LeaveAnswer)
 
 

@@ -13,6 +13,7 @@ from fedge_agent.config import Config
 from fedge_agent.identity.errors import IdentityError, NotEnrolledError
 from fedge_agent.identity.keys import CHAIN_KEY
 from fedge_agent.leave import Leaving
+from fedge_agent.network_path import NetworkPath
 from fedge_agent.rewards import Rewards, rewards_of
 from fedge_agent.session_record import mark_in
 from fedge_agent.store import StoreUnusableError
@@ -39,7 +40,7 @@ def leave_fleet(config: Config, options: argparse.Namespace, ask: Ask = input) -
                 return EX_FAILED
             leaving = leave.begin(folder, wanted)
         _let_go(config)
-        leaving = leave.tell(folder, leaving, time.sleep)
+        leaving = leave.tell(folder, leaving, time.sleep, way=NetworkPath.of_command(config))
         leave.finish(folder, leaving)
     except (IdentityError, StoreUnusableError) as error:
         print(f"fedge-agent: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What the daemon tells about itself: for `fedge-agent status`, for systemd's STATUS line, for the demo."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fedge_agent.admission.controller import AdmissionController
@@ -23,6 +24,9 @@ class StatusBoard:
         admission: AdmissionController,
         kernel: KernelLayer,
         store: DeviceStore,
+        *,
+        trouble: Callable[[], str | None] = lambda: None,
+        way_out: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._fleet = fleet
         self._device = device
@@ -30,13 +34,16 @@ class StatusBoard:
         self._admission = admission
         self._kernel = kernel
         self._store = store
+        self._trouble = trouble
+        self._way_out = way_out
         self._started = time.monotonic()
 
     def line(self) -> str:
         """State, round and reason in one line."""
         driver = self._client.round
         if not self._client.connected:
-            return "not connected to the broker; trying again"
+            trouble = self._trouble()
+            return f"not connected to the broker{': ' + trouble if trouble else ''}; trying again"
         if driver is not None and driver.outcome is None:
             offer = driver.offer
             reason = self._admission.decision.text
@@ -65,6 +72,7 @@ class StatusBoard:
                 "detail": self._kernel.network.detail,
                 "counters": self._kernel.counters(),
             },
+            "way_out": self._way_out(),
             "prekeys": self._store.published_count(),
             "outcomes": self._store.outcomes(),
             "rounds": [

@@ -35,7 +35,13 @@ PATH_CRL: Final = "/v1/crl"
 _IDENTITY_CONTEXT: Final = b"fedge/v1/device-binding\x00"
 
 Url = Annotated[str, Meta(pattern=r"^https://[A-Za-z0-9.:\[\]-]{1,253}\Z", max_length=261)]
-BrokerUrl = Annotated[str, Meta(pattern=r"^mqtts://[A-Za-z0-9.:\[\]-]{1,253}\Z", max_length=261)]
+BrokerUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:mqtts://[A-Za-z0-9.:\[\]-]{1,253}|wss://[A-Za-z0-9.:\[\]-]{1,253}(?:/[A-Za-z0-9._~/-]{0,127})?)\Z",
+        max_length=388,
+    ),
+]
 Secret = Annotated[bytes, Meta(min_length=SECRET_BYTES, max_length=32)]
 Csr = Annotated[bytes, Meta(min_length=1, max_length=MAX_CSR_BYTES)]
 Certificate = Annotated[bytes, Meta(min_length=1, max_length=MAX_CERTIFICATE_BYTES)]

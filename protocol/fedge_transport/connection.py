@@ -82,6 +82,12 @@ class Connection:
         """Whether the broker has accepted us and our subscriptions."""
         return self._link is not None
 
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no connection, as the last attempt said; None while there is one, and before the first."""
+        latest = self._latest
+        return latest.detail or str(latest.reason) if isinstance(latest, Disconnected) else None
+
     async def wait_connected(self) -> None:
         """Return once connected. Bound it with `asyncio.timeout`.
 
