@@ -43,6 +43,19 @@ def settle(path: Path, found: Urls, warn: Callable[[str], None]) -> Urls:
     return accepted
 
 
+def replace(pin_dir: Path, urls: Urls) -> None:
+    """Root enrols this device anew, which accepts these. Before the first acceptance there is nothing to replace."""
+    path = place_of(pin_dir)
+    if os.geteuid() == 0 and path.exists():
+        write(path, urls)
+
+
+def forget(pin_dir: Path) -> None:
+    """Root takes this device out of its fleet: whichever it joins next is accepted."""
+    if os.geteuid() == 0:
+        remove(place_of(pin_dir))
+
+
 def read(path: Path) -> Urls | None:
     """What was accepted; None when nothing was.
 

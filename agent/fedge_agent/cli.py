@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import msgspec
 
 from fedge_agent import control
 from fedge_agent.config import DEFAULT_PATH, EX_CONFIG, Config, ConfigError, load
+from fedge_agent.state_owner import as_owner
 
 PINS_VARIABLE: Final = "FEDGE_PIN_DIR"
 """Where the unit shows the daemon its pins: systemd keeps /sys/fs/bpf itself closed to everybody but root."""
@@ -53,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         if "raw_command" in options:  # it reads the configuration itself, or does without
             return int(options.raw_command(options))
         config = load(options.config)
-        return int(options.command(config, options))
+        with as_owner(config.state_dir) if "in_state_dir" in options else nullcontext():
+            return int(options.command(config, options))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EX_CONFIG
@@ -128,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     outbox = commands.add_parser("outbox", help="what left this device")
     outbox.add_argument("--last", type=int, default=50, metavar="N", help="the newest N messages (default 50)")
     _add_output(outbox)
-    outbox.set_defaults(command=_outbox)
+    outbox.set_defaults(command=_outbox, in_state_dir=True)
 
     leave = commands.add_parser("leave", help="leave the fleet: certificate revoked, membership and keys deleted")
     leave.add_argument(
@@ -143,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rewards = commands.add_parser("rewards", help="which rounds counted this device, and who is paid for them")
     _add_output(rewards)
-    rewards.set_defaults(command=_rewards)
+    rewards.set_defaults(command=_rewards, in_state_dir=True)
     return parser
 
 
@@ -183,6 +186,7 @@ def _run(config: Config, _: argparse.Namespace) -> int:
 
 
 def _enroll(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent import accepted_enrolment  # noqa: PLC0415 - a short-lived command of its own
     from fedge_agent.identity.enroll import enroll  # noqa: PLC0415 - a short-lived command of its own
     from fedge_agent.identity.errors import IdentityError  # noqa: PLC0415
     from fedge_agent.network_path import NetworkPath  # noqa: PLC0415
@@ -197,7 +201,9 @@ def _enroll(config: Config, options: argparse.Namespace) -> int:
         print(f"fedge-agent: --payout {options.payout}: 0x and 40 hexadecimal digits are needed", file=sys.stderr)
         return EX_USAGE
     try:
-        found = enroll(token, config.state_dir, payout, again=options.again, way=NetworkPath.of_command(config))
+        with as_owner(config.state_dir):
+            found = enroll(token, config.state_dir, payout, again=options.again, way=NetworkPath.of_command(config))
+        accepted_enrolment.replace(Path(config.kernel.pin_dir), (found.record.url, found.broker_url))
     except IdentityError as error:
         print(f"fedge-agent: {error}", file=sys.stderr)
         return EX_FAILED
@@ -333,9 +339,13 @@ def _outbox(config: Config, options: argparse.Namespace) -> int:
 
 
 def _leave(config: Config, options: argparse.Namespace) -> int:
-    from fedge_agent import leave_command  # noqa: PLC0415 - a short-lived command of its own
+    from fedge_agent import accepted_enrolment, leave_command  # noqa: PLC0415 - a short-lived command of its own
 
-    return leave_command.leave_fleet(config, options)
+    with as_owner(config.state_dir):
+        status = leave_command.leave_fleet(config, options)
+    if status == EX_OK:
+        accepted_enrolment.forget(Path(config.kernel.pin_dir))
+    return status
 
 
 def _rewards(config: Config, options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from fedge_agent.config_origins import settings_of
 from fedge_agent.identity.errors import KeyFileError
 from fedge_agent.identity.files import read_private
 from fedge_agent.identity.record import RECORD, Record
+from fedge_agent.state_owner import as_owner
 from fedge_agent.store import DeviceStore
 from fedge_protocol.certificates import CertificateRefusedError, load_fleet_ca, verify_device_certificate
 from fedge_protocol.errors import ProtocolError
@@ -207,7 +208,12 @@ def _doctor(around: Surroundings) -> list[dict[str, str]]:
 
 
 def _decisions(around: Surroundings) -> dict[str, Any]:
-    path = _needed(around).state_dir / "state.db"
+    folder = _needed(around).state_dir
+    with as_owner(folder):
+        return _decided(folder / "state.db")
+
+
+def _decided(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"rounds": [], "outcomes": {}}
     store = DeviceStore(path, lambda: 0)
