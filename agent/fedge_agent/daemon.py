@@ -28,6 +28,7 @@ from fedge_agent.federation.prekey_pool import PrekeyPool
 from fedge_agent.federation.voice import Voice
 from fedge_agent.identity import keys, record
 from fedge_agent.identity.errors import CaUnreachableError, IdentityError
+from fedge_agent.identity.host import host_of
 from fedge_agent.identity.record import Enrolment
 from fedge_agent.kernel_layer import KernelLayer
 from fedge_agent.network_path import NetworkPath, broker_of, connection_settings
@@ -37,7 +38,6 @@ from fedge_agent.waiting import LEAVING
 from fedge_protocol import topics
 from fedge_protocol.certificates import CertificateRefusedError, DeviceCertificates
 from fedge_protocol.errors import Reason, RefusedError
-from fedge_protocol.health import NETWORK_UNGUARDED
 from fedge_protocol.messages import Presence
 from fedge_transport.blobs import BlobFetcher
 from fedge_transport.connection import Connection
@@ -86,7 +86,7 @@ class _Daemon:
         store = DeviceStore(config.state_dir / "state.db", lambda: int(time.time() * 1000))
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, self._stop.set)
-        missing = kernel.missing_features() | (0 if kernel.network.enforced else NETWORK_UNGUARDED)
+        missing = kernel.missing_features()
         boot = os.urandom(16)
 
         birth, farewell = (
@@ -98,15 +98,21 @@ class _Daemon:
         will = Will(topics.presence(enrolment.fleet, enrolment.device_id), farewell)
         settings = connection_settings(place, enrolment, will)
         try:
-            async with Connection(settings, route=path.route) as connection:
-                admission = self._admission(kernel)
-                parts = self._parts(enrolment.fleet, identity, store, connection, admission, kernel)
-                belonging = _belonging(enrolment)
-                client = FederationClient(
-                    belonging, identity, self._config.consent, connection, parts, birth=birth, farewell=farewell
-                )
-                self._client = client
-                self._board = StatusBoard(
+            connection = Connection(settings, route=path.route)
+            admission = self._admission(kernel)
+            parts = self._parts(enrolment.fleet, identity, store, connection, admission, kernel)
+            client = FederationClient(
+                _belonging(enrolment),
+                identity,
+                config.consent,
+                connection,
+                parts,
+                birth=birth,
+                farewell=farewell,
+                host=host_of(identity, enrolment.fleet, runtime_dir=config.runtime_dir),
+            )
+            self._client = client
+            self._board = StatusBoard(
                 enrolment.fleet,
                 enrolment.device_id,
                 client,
@@ -116,6 +122,8 @@ class _Daemon:
                 trouble=lambda: connection.trouble,
                 way_out=lambda: {"broker": str(place), **path.told()},
             )
+            # A disk that can never speak again would only push the one off the broker that still may.
+            async with contextlib.nullcontext() if client.sessions.over else connection:
                 await self._until_stopped(client, admission, enrolment, connection)
         finally:
             path.close()

@@ -8,6 +8,7 @@ from fedge_agent.identity import record
 from fedge_agent.identity.errors import IdentityError
 from fedge_agent.kernel.doctor import Check, Grade, run_checks
 from fedge_agent.kernel.link import LinkError, default_routes, describe
+from fedge_agent.session_record import mark_in
 
 _DAY_S = 86_400
 
@@ -17,6 +18,7 @@ def run_all(config: Config) -> tuple[Check, ...]:
     return (
         Check("configuration", Grade.OK, str(config.path)),
         _enrolment(config),
+        _identity(config),
         *(_source(name, Path(source.path)) for name, source in sorted(config.sources.items())),
         *run_checks(Path(config.kernel.pin_dir)),
         _link(),
@@ -33,6 +35,13 @@ def _enrolment(config: Config) -> Check:
     if left_s <= 0:
         return Check("enrolment", Grade.FAIL, detail, "fedge-agent enroll --again TOKEN")
     return Check("enrolment", Grade.OK, detail)
+
+
+def _identity(config: Config) -> Check:
+    mark = mark_in(config.state_dir / "state.db")
+    if mark is None:
+        return Check("identity", Grade.OK, "not known to be on another disk")
+    return Check("identity", Grade.FAIL, f"duplicate identity: {mark.duplicate.text}", mark.duplicate.cure)
 
 
 def _link() -> Check:

@@ -41,9 +41,13 @@ class StatusBoard:
     def line(self) -> str:
         """State, round and reason in one line."""
         driver = self._client.round
+        if (mark := self._client.sessions.mark) is not None:
+            return mark.line
         if not self._client.connected:
             trouble = self._trouble()
             return f"not connected to the broker{': ' + trouble if trouble else ''}; trying again"
+        if not self._client.sessions.confirmed:
+            return "connected; waiting for the coordinator to confirm this session"
         if driver is not None and driver.outcome is None:
             offer = driver.offer
             reason = self._admission.decision.text
@@ -60,6 +64,7 @@ class StatusBoard:
             "fleet": self._fleet,
             "status": self.line(),
             "connected": self._client.connected,
+            "duplicate": self._duplicate(),
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "round": self._round(),
             "admission": {
@@ -83,6 +88,13 @@ class StatusBoard:
             "warnings": self._warnings(),
         }
 
+    def _duplicate(self) -> dict[str, Any] | None:
+        mark = self._client.sessions.mark
+        if mark is None:
+            return None
+        why = mark.duplicate
+        return {"reason": str(why), "since_ms": mark.since_ms, "text": why.text, "cure": why.cure}
+
     def _round(self) -> dict[str, Any] | None:
         driver = self._client.round
         if driver is None:
@@ -100,6 +112,8 @@ class StatusBoard:
 
     def _warnings(self) -> list[str]:
         found = []
+        if (mark := self._client.sessions.mark) is not None:
+            found.append(mark.line)
         driver = self._client.round
         if driver is not None and driver.offer.cohort.minimum < SECURE_FLOOR:
             minimum = driver.offer.cohort.minimum

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fedge_agent import session_record
 from fedge_protocol.errors import ProtocolError
 from fedge_protocol.secagg.prekeys import Prekey
 
@@ -32,7 +33,9 @@ _SCHEMA: Final = (
         PRIMARY KEY (job, round, attempt)
     ) STRICT;
     """,
+    session_record.SCHEMA,
 )
+_CURE: Final = "fedge-agent leave --discard-rewards (a backup of it would be behind), then enroll with a new token"
 _GIVEN_UP: Final = 2
 """Of a message that nobody will acknowledge any more."""
 _NEW, _PUBLISHED, _RESERVED, _BURNED = "new", "published", "reserved", "burned"
@@ -43,7 +46,7 @@ class AlreadySignedError(ProtocolError):
 
 
 class StoreUnusableError(ProtocolError):
-    """The database cannot be opened or is damaged. Restore it from a backup, or move it away and enrol again."""
+    """The database cannot be opened or is damaged. A backup of it would be behind: leave the fleet and enrol again."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class DeviceStore:
             self._migrate()
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise StoreUnusableError(f"{path}: {error}; restore it, or move it away and enrol again") from None
+            raise StoreUnusableError(f"{path}: {error}; {_CURE}") from None
+        self.sessions = session_record.SessionRecord(self._db, clock_ms)
 
     def close(self) -> None:
         """Close the database."""
@@ -117,7 +121,10 @@ class DeviceStore:
 
         Raises:
             AlreadySignedError: a different body was signed in its place.
+            SigningStoppedError: this identity is a duplicate.
         """
+        if (mark := self.sessions.mark) is not None:
+            raise session_record.SigningStoppedError(mark.line)
         key = (job, round_, attempt, kind)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")  # from looking to storing nobody else may sign
@@ -148,6 +155,11 @@ class DeviceStore:
         row = self._db.execute(
             "SELECT 1 FROM signed WHERE job=? AND round=? AND attempt=? AND kind=?", (job, round_, attempt, kind)
         ).fetchone()
+        return row is not None
+
+    def has_message(self, message_sha256: bytes) -> bool:
+        """Whether this disk remembers having signed the message with this SHA-256."""
+        row = self._db.execute("SELECT 1 FROM signed WHERE sha256=?", (message_sha256,)).fetchone()
         return row is not None
 
     def unacknowledged(self, since_ms: int) -> list[Signed]:

@@ -1,6 +1,6 @@
 """What Prometheus learns of the coordinator. No label carries a device, so the number of series is bounded."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -16,7 +16,7 @@ from fedge_protocol.messages import PRESENCE_KIND, Up
 _KNOWN_KINDS: Final = frozenset({*map(str, Up), PRESENCE_KIND})
 _KNOWN_REASONS: Final = frozenset(map(str, Reason))
 _ROUND_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
-DEVICE_STATES: Final = ("online", "offline", "revoked")
+DEVICE_STATES: Final = ("online", "offline", "revoked", "duplicate")
 
 
 class Metrics:
@@ -131,7 +131,8 @@ class _StoreCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Read the store once."""
         devices = GaugeMetricFamily("fedge_coordinator_devices", "Devices ever seen, by state", labels=("state",))
-        states = [_state(device) for device in self._store.devices.all()]
+        duplicates = self._store.sessions.duplicates()
+        states = [_state(device, duplicates) for device in self._store.devices.all()]
         for state in DEVICE_STATES:
             devices.add_metric((state,), states.count(state))
         jobs = GaugeMetricFamily("fedge_coordinator_jobs", "Jobs by status", labels=("status",))
@@ -144,9 +145,11 @@ def _known(name: str, known: frozenset[str]) -> str:
     return name if name in known else "unknown"
 
 
-def _state(device: Device) -> str:
+def _state(device: Device, duplicates: Container[str]) -> str:
     if device.revoked:
         return "revoked"
+    if device.device in duplicates:
+        return "duplicate"
     return "online" if device.online else "offline"
 
 

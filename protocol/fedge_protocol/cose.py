@@ -51,6 +51,23 @@ def decode(data: bytes, kind: type[T], *, max_bytes: int = MAX_BODY_BYTES) -> T:
     return value
 
 
+def decode_version(data: bytes, kind: type[T], version: int) -> T:
+    """As `decode`, for a body that begins with the version of its form.
+
+    Raises:
+        RefusedError: `unsupported` when it is of another version; otherwise as `decode`.
+    """
+    try:
+        return decode(data, kind)
+    except RefusedError:
+        match plain_of(data):
+            case [int() as found, *_] if found != version:
+                raise RefusedError(
+                    Reason.UNSUPPORTED, f"{kind.__name__} of version {found}, {version} is spoken here"
+                ) from None
+        raise
+
+
 def plain_of(data: bytes) -> Any:
     """Decode hostile CBOR into whatever it holds; `decode` is what gives it a type.
 

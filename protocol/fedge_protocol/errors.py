@@ -34,6 +34,7 @@ class Reason(StrEnum):
     NOT_ADMITTED = "not-admitted"
     TRAINING_FAILED = "training-failed"
     MISSING_BLOB = "missing-blob"
+    DUPLICATE_IDENTITY = "duplicate-identity"
 
 
 class ProtocolError(Exception):

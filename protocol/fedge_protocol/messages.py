@@ -39,6 +39,8 @@ Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e9)]
 ReasonText = Annotated[str, Meta(pattern=r"^[a-z-]{1,32}\Z")]
 Detail = Annotated[str, Meta(max_length=256, pattern=PRINTABLE_PATTERN)]
+UpTo32 = Annotated[bytes, Meta(max_length=32)]
+"""A hash of 32 bytes, or nothing."""
 
 
 class Up(StrEnum):
@@ -54,6 +56,7 @@ class Up(StrEnum):
     WANT = "want"
     REFUSAL = "refusal"
     ACK = "ack"
+    SESSION = "session"
 
 
 class Down(StrEnum):
@@ -66,6 +69,15 @@ class Down(StrEnum):
     UNMASK_REQUEST = "unmask-request"
     RESULT = "result"
     ABORT = "abort"
+    STANDING = "standing"
+
+
+class Verdict(StrEnum):
+    """What the coordinator makes of a session of a device."""
+
+    PROVE = "prove"
+    WELCOME = "welcome"
+    DUPLICATE = "duplicate"
 
 
 OFFER_KIND: Final = "offer"
@@ -333,6 +345,41 @@ class Presence(Body, frozen=True):
     boot: Nonce16
     version: Name
     missing_features: Counter
+
+
+class Session(Body, frozen=True):
+    """Up: a connection of this device begins, of which the coordinator is to know before anything else is said in it.
+
+    `counter` was stored by the device before this was signed and is never used again; `session` is random. `challenge`
+    is that of the STANDING which asked for this proof, zeros as long as none did; `remembers`: this device's memory
+    holds all that the STANDING named. `machine` and `hardware` are keyed hashes of what tells this machine from
+    others, empty when there is nothing to read.
+    """
+
+    version: Annotated[int, Meta(ge=1, le=1)]
+    counter: Annotated[int, Meta(ge=1, le=2**53)]
+    session: Nonce16
+    challenge: Nonce16
+    remembers: bool
+    machine: UpTo32
+    hardware: UpTo32
+
+
+class Standing(Body, frozen=True):
+    """Down: the answer to SESSION. `reason` says why an identity is a duplicate.
+
+    `counter` and `last` are the newest session of this device that the coordinator knows (0 and zeros: none), `ready`
+    is the SHA-256 of its newest READY (empty: none). A device that does not remember them is a copy of itself.
+    """
+
+    version: Annotated[int, Meta(ge=1, le=1)]
+    session: Nonce16
+    challenge: Nonce16
+    verdict: Verdict
+    reason: Annotated[str, Meta(pattern=r"^[a-z-]{0,32}\Z")]
+    counter: Counter
+    last: Nonce16
+    ready: UpTo32
 
 
 def prekey_statement(fleet: str, device: str, prekey_id: int, mask_public: bytes, channel_public: bytes) -> bytes:

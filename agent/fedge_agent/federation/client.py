@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from fedge_agent.federation.driver import Parts, RoundDriver
 from fedge_agent.federation.machine import DeviceRound
 from fedge_agent.federation.offers import open_offer
 from fedge_agent.federation.roster import CertificateCheck
+from fedge_agent.federation.sessions import Sessions
+from fedge_agent.identity.host import Host
 from fedge_agent.identity.keys import Identity
 from fedge_protocol import topics
-from fedge_protocol.cose import context_of, decode, encode, verify
+from fedge_protocol.backoff import Backoff
+from fedge_protocol.cose import context_of, decode, decode_version, encode, verify
 from fedge_protocol.eip712 import Domain
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import (
@@ -34,9 +38,11 @@ from fedge_protocol.messages import (
     Presence,
     Result,
     Round,
+    Standing,
     Survivors,
     UnmaskRequest,
     Up,
+    Verdict,
 )
 from fedge_transport.connection import Connection
 from fedge_transport.errors import DisconnectedError, TransportError
@@ -45,6 +51,12 @@ from fedge_transport.events import Connected, Disconnected
 _log = logging.getLogger(__name__)
 _AGAIN_WITHIN_MS: Final = 3_600_000
 _AGAIN_VALID_S: Final = 60.0
+_ASK: Final = Backoff(first_s=2.0, factor=2.0, ceiling_s=60.0, floor_s=1.0)
+"""For the coordinator's word on a session."""
+_ASK_AGAIN: Final = Backoff(first_s=60.0, factor=1.0, ceiling_s=60.0, floor_s=30.0)
+"""For the operator's word on a duplicate."""
+_MOST_KEPT: Final = 128
+"""Topics of which the newest message waits for the session to be confirmed."""
 _LAST_BATCHES: Final = 4
 """Of prekeys: what is left of them is in the last two."""
 
@@ -79,6 +91,7 @@ class FederationClient:
     Args:
         birth: the signed message that this device is there, and
         farewell: that it goes; see `presence_message`.
+        host: what tells this machine from others.
     """
 
     def __init__(
@@ -91,7 +104,9 @@ class FederationClient:
         *,
         birth: bytes,
         farewell: bytes,
+        host: Host,
     ) -> None:
+        self.sessions = Sessions(belonging.device, parts.store, host, os.urandom)
         self.round: RoundDriver | None = None
         self.waiting_for: NoOffer | None = None
         self.connected = False
@@ -104,10 +119,13 @@ class FederationClient:
         self._parts = parts
         self._birth = birth
         self._farewell = farewell
+        self._session_changed = asyncio.Event()
+        self._kept: dict[str, bytes] = {}
 
     async def run(self) -> None:
         """Serve until cancelled."""
         who, parts = self._belonging, self._parts
+        parts.voice.hold()
         parts.store.burn_reserved()
         parts.voice.say_again(int(time.time() * 1000) - _AGAIN_WITHIN_MS, valid_s=_AGAIN_VALID_S)
         await self._connection.subscribe(topics.down_filter(who.fleet, who.device), topics.offers_filter(who.fleet))
@@ -115,6 +133,7 @@ class FederationClient:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch_connection())
                 group.create_task(self._receive())
+                group.create_task(self._introduce())
                 group.create_task(parts.voice.run())
         finally:
             if self.round is not None:
@@ -134,13 +153,34 @@ class FederationClient:
         async for event in self._connection.events():
             if isinstance(event, Connected):
                 self.connected = True
+                self._parts.voice.hold()
+                self.sessions.begin()
+                self._session_changed.set()
                 await self._announce(self._birth)
-                self._parts.prekeys.refill()
-                self._parts.voice.hurry()
             elif isinstance(event, Disconnected):
                 self.connected = False
+                self._parts.voice.hold()
+                self.sessions.end()
+                self._session_changed.set()
                 _log.info("not connected: %s %s", event.reason, event.detail)
             self._parts.changed()
+
+    async def _introduce(self) -> None:
+        """Say whose connection this is, again and again until the coordinator has answered."""
+        attempt = 0
+        while True:
+            wait_s: float | None = None
+            if (session := self.sessions.pending) is not None:
+                await self._parts.voice.tell(Up.SESSION, session)
+                wait_s = (_ASK if self.sessions.mark is None else _ASK_AGAIN).delay_s(attempt, random.random)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._session_changed.wait()
+            except TimeoutError:
+                attempt += 1
+            else:
+                attempt = 0
+                self._session_changed.clear()
 
     async def _announce(self, presence: bytes) -> None:
         topic = topics.presence(self._belonging.fleet, self._belonging.device)
@@ -156,10 +196,13 @@ class FederationClient:
             try:
                 await self._take(incoming.topic, incoming.payload)
             except RefusedError as error:
-                self.refused[incoming.topic.rpartition("/")[2], str(error.reason)] += 1
-                _log.warning("refused %s: %s", incoming.topic, error)
+                self._refused(incoming.topic, error)
             finally:
                 incoming.ack()
+
+    def _refused(self, topic: str, error: RefusedError) -> None:
+        self.refused[topic.rpartition("/")[2], str(error.reason)] += 1
+        _log.warning("refused %s: %s", topic, error)
 
     async def _take(self, topic: str, payload: bytes) -> None:
         place = topics.parse(topic)
@@ -168,11 +211,64 @@ class FederationClient:
         match place:
             case topics.OfferTopic(_, job):
                 if payload:
-                    await self._offer(job, self._verified(OFFER_KIND, payload))
+                    body = self._verified(OFFER_KIND, payload)
+                    if self._may_take(topic, payload):
+                        await self._offer(job, body)
             case topics.DownTopic(_, device, kind) if device == self._belonging.device:
-                await self._down(kind, self._verified(kind, payload), hashlib.sha256(payload).digest())
+                body = self._verified(kind, payload)
+                if kind == Down.STANDING:
+                    await self._standing(decode_version(body, Standing, 1))
+                elif self._may_take(topic, payload):
+                    await self._down(kind, body, hashlib.sha256(payload).digest())
             case _:
                 raise RefusedError(Reason.WRONG_TOPIC, topic)
+
+    def _may_take(self, topic: str, payload: bytes) -> bool:
+        """Whether the session is confirmed. If not, the newest verified message of each topic waits until it is."""
+        if self.sessions.confirmed:
+            return True
+        if self.sessions.mark is None and (topic in self._kept or len(self._kept) < _MOST_KEPT):
+            self._kept.pop(topic, None)  # in the order in which they came
+            self._kept[topic] = payload
+        return False
+
+    async def _standing(self, body: Standing) -> None:
+        before = self.sessions.mark
+        if not self.sessions.answered(body):
+            return
+        if body.verdict is not Verdict.DUPLICATE:  # which is asked about again, but not at once
+            self._session_changed.set()
+        if self.sessions.confirmed:
+            if before is not None:
+                _log.warning("the operator has accepted this device again")
+            await self._admitted_again()
+        elif (mark := self.sessions.mark) is not None:
+            if mark != before:
+                _log.error("%s", mark.line)
+            await self._stopped()
+        self._parts.changed()
+
+    async def _admitted_again(self) -> None:
+        """The coordinator knows this session: now everything that waited may be said and heard."""
+        self._parts.prekeys.refill()
+        self._parts.voice.hurry()
+        kept, self._kept = self._kept, {}
+        for topic, payload in kept.items():
+            try:
+                await self._take(topic, payload)
+            except RefusedError as error:
+                self._refused(topic, error)
+
+    async def _stopped(self) -> None:
+        """This identity is on more than one disk: nothing is said any more, and what was under way ends."""
+        self._parts.voice.hold()
+        self._kept.clear()
+        if self.round is not None and self.round.outcome is None:
+            machine = self.round.machine
+            self.round.step(lambda: machine.abandon("duplicate identity"))
+        if self.sessions.over:
+            await self.farewell()
+            await self._connection.close()
 
     def _verified(self, kind: str, payload: bytes) -> bytes:
         who = self._belonging

@@ -31,6 +31,7 @@ from fedge_agent.federation.handover import empty, take_over
 from fedge_agent.federation.machine import DeviceRound, State
 from fedge_agent.federation.prekey_pool import PrekeyPool
 from fedge_agent.federation.voice import Voice
+from fedge_agent.session_record import SigningStoppedError
 from fedge_agent.store import AlreadySignedError, DeviceStore
 from fedge_agent.training import pipe
 from fedge_agent.training.failure import TrainingError
@@ -165,8 +166,8 @@ class RoundDriver:
         valid_s = _ANSWER_VALID_S if effect.final else _REFUSAL_VALID_S
         try:
             self._parts.voice.say(offer.job, offer.round, offer.attempt, effect.kind, effect.body, valid_s=valid_s)
-        except AlreadySignedError as error:
-            # Only a round that an earlier process answered gets here.
+        except (AlreadySignedError, SigningStoppedError) as error:
+            # Only a round that an earlier process answered gets here, or one that ends because nothing is signed now.
             _log.warning("%s", error)
             if effect.final:
                 self._start(self._abandon(str(error)))  # sit it out, as the store demands

@@ -69,6 +69,7 @@ class Voice:
         self._waiting: Resender[bytes, Item] = Resender(uniform, backoff=_BACKOFF, capacity=256)
         self._of_round: dict[tuple[str, int, int], set[bytes]] = {}
         self._wake = asyncio.Event()
+        self._held = False
         self.bytes_sent = 0
 
     def say(self, job: str, round_: int, attempt: int, kind: Up, body: Body, *, valid_s: float) -> None:
@@ -76,6 +77,7 @@ class Voice:
 
         Raises:
             AlreadySignedError: another body of this kind was signed for this round and attempt.
+            SigningStoppedError: this identity is a duplicate.
         """
         message = self._store.sign_once(job, round_, attempt, kind, encode(body), lambda plain: self._sign(kind, plain))
         self._keep(Item(job, round_, attempt, kind, message, self._vector(body)), valid_s)
@@ -100,8 +102,9 @@ class Voice:
         return len(found)
 
     async def tell(self, kind: Up, body: Body) -> None:
-        """Send once, without waiting for an ACK; dropped when there is no connection."""
-        await self._publish(kind, self._sign(kind, encode(body)))
+        """Send once, without waiting for an ACK; dropped when there is no connection, or all but SESSION is held."""
+        if kind is Up.SESSION or not self._held:
+            await self._publish(kind, self._sign(kind, encode(body)))
 
     def acknowledged(self, sha256: bytes) -> Item | None:
         """The coordinator has the message with this hash. Returns it; None when it was not waiting."""
@@ -124,14 +127,23 @@ class Voice:
             if item is not None:
                 self._let_go(sha256, item)
 
+    def hold(self) -> None:
+        """Let nothing leave until `hurry`: the coordinator has yet to confirm whom it hears."""
+        self._held = True
+
     def hurry(self) -> None:
-        """The connection is back: send everything that waits."""
+        """The connection is back and confirmed: send everything that waits."""
+        self._held = False
         self._waiting.hurry(self._clock())
         self._wake.set()
 
     async def run(self) -> None:
         """Send what is due until cancelled."""
         while True:
+            if self._held:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
             now_s = self._clock()
             for pending in self._waiting.due(now_s):
                 await self._send(pending.item)
@@ -170,6 +182,8 @@ class Voice:
             item.vector[1].unlink(missing_ok=True)
 
     async def _send(self, item: Item) -> None:
+        if self._held:
+            return  # it is due again when the connection is confirmed
         if not await self._publish(item.kind, item.message) or item.vector is None:
             return
         ref, path = item.vector

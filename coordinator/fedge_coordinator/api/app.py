@@ -38,6 +38,7 @@ def build_app(fleet: FleetOperations, *, keepalive_s: float = KEEPALIVE_S) -> St
             Route("/v1/rounds", routes.rounds),
             Route("/v1/devices", routes.devices),
             Route("/v1/devices/{device}", routes.device),
+            Route("/v1/devices/{device}/accept", routes.accept_device, methods=["POST"]),
             Route("/v1/checkpoints", routes.checkpoints),
             Route("/v1/rewards", routes.rewards),
             Route("/v1/ledger", routes.ledger),
@@ -91,6 +92,9 @@ class _Routes:
 
     async def device(self, request: Request) -> Response:
         return _json(await self._fleet.device(request.path_params["device"]))
+
+    async def accept_device(self, request: Request) -> Response:
+        return _json(await self._fleet.accept_device(request.path_params["device"]))
 
     async def checkpoints(self, request: Request) -> Response:
         return _json(await self._fleet.checkpoints(request.query_params.get("job")))

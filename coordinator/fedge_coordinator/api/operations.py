@@ -54,6 +54,10 @@ class FleetOperations(Protocol):
         """One device; NotFoundError."""
         ...  # pragma: no cover
 
+    async def accept_device(self, device: str) -> DeviceView:
+        """Let the disk of a device that spoke last speak again, from whatever machine; NotFoundError."""
+        ...  # pragma: no cover
+
     async def checkpoints(self, job: str | None) -> list[CheckpointView]:
         """Models of one job, or of all; NotFoundError."""
         ...  # pragma: no cover

@@ -9,6 +9,7 @@ from fedge_coordinator.api.events import EventHub
 from fedge_coordinator.api.views import (
     CheckpointView,
     DeviceView,
+    DuplicateView,
     Event,
     JobView,
     RefusalView,
@@ -181,6 +182,7 @@ class StoreReads:
 
     def _device_view(self, device: Device) -> DeviceView:
         refusal = device.refusal
+        duplicate = self._store.sessions.duplicate(device.device)
         return DeviceView(
             device=device.device,
             online=device.online,
@@ -192,6 +194,7 @@ class StoreReads:
             last_seen_ms=device.last_seen_ms,
             prekeys_fresh=self._store.prekeys.counts(device.device).fresh,
             refusal=None if refusal is None else RefusalView(refusal.reason, refusal.detail, refusal.at_ms),
+            duplicate=None if duplicate is None else DuplicateView(duplicate.reason, duplicate.since_ms),
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fedge_coordinator.api.events import EventHub
 from fedge_coordinator.api.model_check import check_model
 from fedge_coordinator.api.reads import Balances, PhaseOf, StoreReads, unknown_phase
-from fedge_coordinator.api.views import AppliedView, Event, JobView
+from fedge_coordinator.api.views import AppliedView, DeviceView, Event, JobView
 from fedge_coordinator.states import JobStatus, Outcome
 from fedge_coordinator.store import Store
 from fedge_coordinator.store.clock import ClockMs, wall_clock_ms
@@ -70,6 +70,17 @@ class StoreFleet(StoreReads):
     async def cancel(self, name: str) -> JobView:
         """End the job for good."""
         return self._move(name, JobStatus.CANCELLED, "cancelled by the operator")
+
+    async def accept_device(self, device: str) -> DeviceView:
+        """Let the disk of a device that spoke last speak again, from whatever machine it is in now.
+
+        Raises:
+            NotFoundError: nothing was ever heard of the device.
+        """
+        await self.device(device)
+        if self._store.sessions.accept(device):
+            self._hub.publish(Event("device-accepted", self._clock_ms(), {"device": device}))
+        return await self.device(device)
 
     def _move(self, name: str, status: JobStatus, reason: str) -> JobView:
         if self._store.jobs.get(name).status is not status:

@@ -57,6 +57,13 @@ class RefusalView(View, frozen=True):
     at_ms: int
 
 
+class DuplicateView(View, frozen=True):
+    """Why, and since when, a device takes part in nothing: its identity is on more than one disk."""
+
+    reason: str
+    since_ms: int
+
+
 class DeviceView(View, frozen=True):
     """A device as last seen."""
 
@@ -70,6 +77,7 @@ class DeviceView(View, frozen=True):
     last_seen_ms: int
     prekeys_fresh: int
     refusal: RefusalView | None
+    duplicate: DuplicateView | None = None
 
 
 class CheckpointView(View, frozen=True):

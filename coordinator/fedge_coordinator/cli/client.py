@@ -70,6 +70,10 @@ class ApiClient:
         """All devices."""
         return self._ask("GET", "/v1/devices", list[DeviceView])
 
+    def accept_device(self, device: str) -> DeviceView:
+        """Let a device speak again that was found to be a duplicate."""
+        return self._ask("POST", f"/v1/devices/{quote(device, safe='')}/accept", DeviceView)
+
     def checkpoints(self, job: str | None = None) -> list[CheckpointView]:
         """Checkpoints of one job, or of all."""
         return self._ask("GET", "/v1/checkpoints", list[CheckpointView], params=_of(job))

@@ -9,7 +9,7 @@ import click
 from fedge_coordinator.api.views import CheckpointView, DeviceView, JobView, RoundView
 from fedge_coordinator.cli.client import ApiClient
 from fedge_coordinator.cli.failures import CommandError, ExitCode
-from fedge_coordinator.cli.listings import device_status
+from fedge_coordinator.cli.listings import DUPLICATES, device_status
 from fedge_coordinator.cli.options import output_option, socket_option
 from fedge_coordinator.cli.rendering import (
     Output,
@@ -170,9 +170,18 @@ def _device_facts(found: DeviceView) -> list[tuple[str, str]]:
     if found.refusal is not None:
         detail = f": {found.refusal.detail}" if found.refusal.detail else ""
         refusal = f"{found.refusal.reason}{detail} ({_moment(found.refusal.at_ms)})"
+    duplicate: list[tuple[str, str]] = []
+    if found.duplicate is not None:
+        why = DUPLICATES.get(found.duplicate.reason, found.duplicate.reason)
+        duplicate = [
+            ("Duplicate", f"{why} ({_moment(found.duplicate.since_ms)})"),
+            ("Cure", "on each copy: fedge-agent leave --offline --discard-rewards; see docs/operations.md"),
+            ("", f"when they are gone, or disk or board was changed: fedgectl devices accept {found.device}"),
+        ]
     return [
         ("Device", found.device),
         ("Status", device_status(found)),
+        *duplicate,
         ("State", or_dash(found.state)),
         ("Version", or_dash(found.version)),
         ("Missing features", f"{found.missing_features:#x}"),

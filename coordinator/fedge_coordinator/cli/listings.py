@@ -8,12 +8,19 @@ from fedge_coordinator.cli.rendering import Column, Listing, age, cohort, number
 from fedge_protocol.jobspec import SECURE_FLOOR
 
 _SHORT: Final = 12
+DUPLICATES: Final = {
+    "behind": "a disk with its keys has forgotten what the device said: it is a copy, or was restored from a backup",
+    "other-host": "its keys are used on another machine than before",
+}
+"""What the reasons of a duplicate identity mean."""
 
 
 def device_status(device: DeviceView) -> str:
-    """`revoked`, `online` or `offline`."""
+    """`revoked`, `duplicate identity`, `online` or `offline`."""
     if device.revoked:
         return "revoked"
+    if device.duplicate is not None:
+        return "duplicate identity"
     return "online" if device.online else "offline"
 
 

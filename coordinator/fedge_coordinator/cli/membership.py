@@ -1,4 +1,4 @@
-"""`fedgectl token` and `fedgectl devices revoke`: what the fleet's CA decides, over its own socket."""
+"""`fedgectl token` and `fedgectl devices`: who belongs to the fleet. All but `accept` is the CA's to decide."""
 
 import time
 from collections.abc import Iterator
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
-from fedge_coordinator.cli.client import probe_socket
+from fedge_coordinator.cli.client import ApiClient, probe_socket
+from fedge_coordinator.cli.describing import one_device
 from fedge_coordinator.cli.failures import CommandError, ExitCode
-from fedge_coordinator.cli.options import Duration, ca_option, confirm, output_option, yes_option
+from fedge_coordinator.cli.listings import device_status
+from fedge_coordinator.cli.options import Duration, ca_option, confirm, output_option, socket_option, yes_option
 from fedge_coordinator.cli.rendering import Output, as_json, as_yaml, plain, print_table, warn
 from fedge_coordinator.enrolment.desk import Desk
 from fedge_coordinator.enrolment.errors import BusyError, EnrolmentError, NotFoundError
@@ -90,8 +92,9 @@ def devices() -> None:
     r"""Decide about devices; list them with: fedgectl get devices.
 
     \b
-    Example:
+    Examples:
       fedgectl devices revoke 1f0c8a...
+      fedgectl devices accept 1f0c8a...
     """
 
 
@@ -120,6 +123,36 @@ def revoke(device: str, yes: bool, output: Output, ca_socket: Path) -> None:  # 
             click.echo(f"device/{plain(done.name)} revoked")
     if done.broker != "told":
         warn(f"broker: {done.broker}")
+
+
+@devices.command()
+@click.argument("device")
+@yes_option
+@output_option(Output.TABLE, Output.JSON, Output.YAML)
+@socket_option
+def accept(device: str, yes: bool, output: Output, socket: Path) -> None:  # noqa: FBT001 - click
+    r"""Let a device that is a duplicate identity speak again: the disk that spoke last, on whatever machine.
+
+    Do this when the other copies are gone, or when a disk or a board was changed on purpose. A disk that was copied or
+    restored before the device spoke last is found out again; on it: fedge-agent leave, then enroll with a new token.
+    The beginning of the id is enough when it is the only one.
+
+    \b
+    Examples:
+      fedgectl devices accept 1f0c8a
+      fedgectl devices accept 1f0c8a --yes -o json
+    """
+    with ApiClient(socket) as client:
+        found = one_device(client, device)
+        confirm(f"Are all other copies of device {found.device} gone?", yes=yes)
+        done = client.accept_device(found.device)
+    match output:
+        case Output.JSON:
+            click.echo(as_json(done))
+        case Output.YAML:
+            click.echo(as_yaml(done), nl=False)
+        case _:
+            click.echo(f"device/{plain(done.device)} accepted: {device_status(done)}")
 
 
 @contextmanager

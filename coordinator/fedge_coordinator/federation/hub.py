@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 from fedge_coordinator.federation.intake import Chunk, Intake, Message
-from fedge_coordinator.federation.observer import Event, Observer
+from fedge_coordinator.federation.lineage import Sessions
+from fedge_coordinator.federation.observer import Event, Observer, Value
 from fedge_coordinator.federation.post import Post
 from fedge_coordinator.federation.runner import JobRunner
 from fedge_coordinator.federation.uploads import Complete, Uploads
@@ -26,6 +29,7 @@ from fedge_protocol.messages import (
     Presence,
     Ready,
     Refusal,
+    Session,
     Shares,
     Survivor,
     Unmask,
@@ -71,6 +75,7 @@ class Hub:
         self._observer = observer
         self._clock_ms = clock_ms
         self._uploads = Uploads()
+        self._sessions = Sessions(store.sessions, os.urandom)
         self._complete: list[Complete] = []
         self._online: set[str] = set()
         self._presumed = set(were_online)
@@ -88,7 +93,7 @@ class Hub:
         """
         if self._clock_ms() >= self._presumed_until_ms:
             self._presumed.clear()
-        return frozenset(self._online | self._presumed)
+        return frozenset(self._online | self._presumed) - self._store.sessions.duplicates().keys()
 
     def connected(self) -> bool:
         """Whether devices can be heard, and the rounds know that they can."""
@@ -191,17 +196,26 @@ class Hub:
     def _message(self, message: Message) -> None:
         device = message.sender.device
         try:
-            self._dispatch(message)
+            self._hear(message)
         except RefusedError as error:
             self._refused(device, message.kind, error)
             self._store.devices.refused(device, str(error.reason), error.detail[:256])
             self._acknowledge(message, refused=error.reason)
 
+    def _hear(self, message: Message) -> None:
+        device, body = message.sender.device, message.body
+        if isinstance(body, Presence):
+            self._presence(device, body)
+        elif isinstance(body, Session):
+            self._session(device, body)
+        elif self._store.sessions.duplicate(device) is not None:
+            raise RefusedError(Reason.DUPLICATE_IDENTITY, "more than one disk speaks for this device")
+        else:
+            self._dispatch(message)
+
     def _dispatch(self, message: Message) -> None:
         device, body = message.sender.device, message.body
         match body:
-            case Presence():
-                self._presence(device, body)
             case Prekeys():
                 self._prekeys(message, body)
                 self._acknowledge(message)
@@ -214,6 +228,7 @@ class Hub:
                         runner.result_acknowledged(device, body.sha256)
             case Ready():
                 self._take(self._runner_of(body.job), Kind.READY, message)
+                self._store.sessions.said_ready(device, message.sha256)
             case Refusal():
                 self._refusal(message, body)
             case Shares() | Masked() | Survivor() | Unmask():
@@ -313,6 +328,25 @@ class Hub:
             if body.online:
                 runner.device_is_back(device)
             runner.consider_closing()
+
+    def _session(self, device: str, body: Session) -> None:
+        judgement = self._sessions.judge(device, body)
+        for answer in judgement.answers:
+            self._after.append(partial(self._post.standing, device, answer))
+        if judgement.welcome:
+            for runner in self.runners.values():
+                runner.device_is_back(device)
+        if judgement.found:
+            _log.warning(
+                "duplicate identity: device %s (%s) takes part in nothing until fedgectl devices accept %s",
+                device,
+                judgement.found,
+                device,
+            )
+            fields: dict[str, Value] = {"device": device, "reason": judgement.found}
+            self._observer.happened(Event("device-duplicate", self._clock_ms(), fields))
+            for runner in self.runners.values():
+                runner.consider_closing()  # nobody waits for this one
 
     def _acknowledge(self, message: Message, *, refused: Reason | None = None) -> None:
         body = message.body

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedge_protocol import topics
-from fedge_protocol.cose import context_of, decode, verify
+from fedge_protocol.cose import context_of, decode, decode_version, verify
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import (
     PRESENCE_KIND,
@@ -19,6 +19,7 @@ from fedge_protocol.messages import (
     Presence,
     Ready,
     Refusal,
+    Session,
     Shares,
     Survivor,
     Unmask,
@@ -39,7 +40,10 @@ _TYPES: Final[Mapping[str, type[Body]]] = {
     Up.WANT: Want,
     Up.REFUSAL: Refusal,
     Up.ACK: Ack,
+    Up.SESSION: Session,
 }
+
+_VERSIONED: Final = frozenset({Up.SESSION})
 
 
 @dataclass(frozen=True)
@@ -116,4 +120,5 @@ class Intake:
             raise RefusedError(Reason.OVERSIZED, f"{len(payload)} bytes, at most {MAX_MESSAGE_BYTES}")
         sender = self._members.sender(device)
         encoded = verify(payload, sender.public_key, context_of(self._fleet, device, kind))
-        return Message(sender, kind, decode(encoded, body_type), encoded, hashlib.sha256(payload).digest())
+        body = decode_version(encoded, body_type, 1) if kind in _VERSIONED else decode(encoded, body_type)
+        return Message(sender, kind, body, encoded, hashlib.sha256(payload).digest())

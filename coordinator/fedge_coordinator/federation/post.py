@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedge_protocol import topics
 from fedge_protocol.cose import context_of, encode, sign
 from fedge_protocol.errors import Reason, RefusedError
-from fedge_protocol.messages import COORDINATOR, OFFER_KIND, Ack, Body, Down, NoOffer, Offer
+from fedge_protocol.messages import COORDINATOR, OFFER_KIND, Ack, Body, Down, NoOffer, Offer, Standing
 from fedge_transport.connection import Connection
 from fedge_transport.errors import DisconnectedError, TransportError
 
@@ -52,6 +52,10 @@ class Post:
         """Tell a device that its message is committed, or refused for good."""
         body = Ack(kind=kind, round=round_, attempt=attempt, sha256=sha256, refused=str(refused) if refused else "")
         self._start(self._publish(topics.down(self._fleet, device, Down.ACK), self._sign(Down.ACK, body)))
+
+    def standing(self, device: str, body: Standing) -> None:
+        """Tell a device what is made of its session."""
+        self._start(self._publish(topics.down(self._fleet, device, Down.STANDING), self._sign(Down.STANDING, body)))
 
     async def offer(self, job: str, body: Offer | NoOffer) -> None:
         """Retain the open round of a job (or that there is none). Waits out broken connections."""

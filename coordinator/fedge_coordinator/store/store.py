@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from fedge_coordinator.store.blobs import Blobs
 from fedge_coordinator.store.clock import ClockMs, wall_clock_ms
 from fedge_coordinator.store.database import Database, open_database
+from fedge_coordinator.store.device_sessions import DeviceSessions
 from fedge_coordinator.store.devices import Devices
 from fedge_coordinator.store.jobs import Jobs
 from fedge_coordinator.store.journal import RoundJournal
@@ -26,6 +27,7 @@ class Store:
     jobs: Jobs
     prekeys: Prekeys
     devices: Devices
+    sessions: DeviceSessions
     blobs: Blobs
     lock: StoreLock | None = None
 
@@ -73,6 +75,7 @@ def open_store(
         jobs=Jobs(database, clock_ms),
         prekeys=Prekeys(database, clock_ms),
         devices=Devices(database, clock_ms),
+        sessions=DeviceSessions(database, clock_ms),
         blobs=Blobs(blobs),
         lock=lock,
     )

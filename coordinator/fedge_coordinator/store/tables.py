@@ -117,3 +117,16 @@ devices: Final = Table(
     Column("refusal_at_ms", BigInteger),
     Column("revoked", Boolean, nullable=False),
 )
+
+device_sessions: Final = Table(
+    "device_sessions",
+    metadata,
+    Column("device", String(32), primary_key=True),
+    Column("counter", BigInteger, nullable=False),
+    Column("session", LargeBinary, nullable=False),
+    Column("ready", LargeBinary, nullable=False),
+    Column("machine", LargeBinary, nullable=False),
+    Column("hardware", LargeBinary, nullable=False),
+    Column("duplicate", String(32), nullable=False),
+    Column("duplicate_at_ms", BigInteger, nullable=False),
+)

@@ -327,7 +327,7 @@ def test_nobody_else_may_read_it(path, store):
 
 def test_a_damaged_or_foreign_file_is_refused_with_its_name_and_the_cure(path):
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreUnusableError, match=r"state\.db.*restore it"):
+    with pytest.raises(StoreUnusableError, match=r"state\.db.*fedge-agent leave"):
         DeviceStore(path, now_ms)
 
 

@@ -23,13 +23,14 @@ from fedge_agent.federation.consent import Consent
 from fedge_agent.federation.driver import Parts
 from fedge_agent.federation.prekey_pool import PrekeyPool
 from fedge_agent.federation.voice import Voice
+from fedge_agent.identity.host import Host
 from fedge_agent.identity.keys import Identity
 from fedge_agent.store import DeviceStore
 from fedge_protocol import topics
-from fedge_protocol.cose import context_of, encode, sign
+from fedge_protocol.cose import context_of, decode, encode, open_signed, sign
 from fedge_protocol.eip712 import Domain
 from fedge_protocol.errors import Reason, RefusedError
-from fedge_protocol.messages import COORDINATOR, OFFER_KIND, BlobRef, Body, Down, Presence
+from fedge_protocol.messages import COORDINATOR, OFFER_KIND, BlobRef, Body, Down, Presence, Session, Standing, Verdict
 from fedge_transport.errors import MissingBlobError
 from fedge_transport.events import Connected, EventStream
 from fedge_transport.inbox import Inbox, Incoming
@@ -50,6 +51,13 @@ class LiveWire(Wire):
         self.inbox = Inbox(100)
         self.stream = EventStream(Connected(session_present=False))
         self.filters: list[str] = []
+        self.closed = False
+        self.greeter: Callable[[bytes], None] | None = None
+
+    async def publish(self, topic: str, payload: bytes, **options: Any) -> None:
+        await super().publish(topic, payload, **options)
+        if topic.endswith("/up/session") and self.greeter is not None:
+            self.greeter(payload)
 
     def incoming(self) -> Inbox:
         return self.inbox
@@ -59,6 +67,9 @@ class LiveWire(Wire):
 
     async def subscribe(self, *filters: str) -> None:
         self.filters += filters
+
+    async def close(self) -> None:
+        self.closed = True
 
 
 @dataclass
@@ -119,6 +130,13 @@ class Ground:
         self.arrives(topics.down(FLEET, self.identity.device_id, kind), message)
         return message
 
+    def greets(self, message: bytes) -> None:
+        """The coordinator that knows nothing of this device yet: it asks once, and is content with any answer."""
+        said = decode(open_signed(message)[0], Session)
+        asked = said.challenge != bytes(16)
+        verdict = Verdict.WELCOME if asked else Verdict.PROVE
+        self.hears(Down.STANDING, Standing(1, said.session, b"\x01" * 16, verdict, "", 0, bytes(16), b""))
+
     def offered(self, body: Body, *, job: str = "demo", key: ec.EllipticCurvePrivateKey = COORDINATOR_KEY) -> None:
         message = sign(key, encode(body), context_of(FLEET, COORDINATOR, OFFER_KIND))
         self.arrives(topics.offer(FLEET, job), message)
@@ -175,9 +193,14 @@ def make_ground(tmp_path: Path, identity: Identity, store: DeviceStore, consent:
     birth, farewell = (
         presence_message(identity, FLEET, Presence(online, bytes(16), "1", 0)) for online in (True, False)
     )
-    client = FederationClient(belonging, identity, consent, connection, parts, birth=birth, farewell=farewell)
+    host = Host(b"m" * 32, b"h" * 32)
+    client = FederationClient(
+        belonging, identity, consent, connection, parts, birth=birth, farewell=farewell, host=host
+    )
     clients.append(client)
-    return Ground(identity, store, wire, voice, client, parts, blobs, admission, clock, data)
+    ground = Ground(identity, store, wire, voice, client, parts, blobs, admission, clock, data)
+    wire.greeter = ground.greets
+    return ground
 
 
 @asynccontextmanager
