@@ -44,7 +44,7 @@ from fedge_coordinator.demo.stage import JOB, Builder, Options, Stage
 from fedge_coordinator.modelkit.bundle import build_bundle
 from fedge_coordinator.modelkit.spec import parse_model_spec
 from figures import bar, machine, table
-from footprint import alone_bytes, children, cpu_seconds, machine_seconds, pss_bytes
+from processes import alone_bytes, children, cpu_seconds, machine_seconds, pss_bytes
 
 INPUT, HIDDEN, CLASSES, ROWS = 292, 330, 10, 256
 DIM: Final = (INPUT + 1) * HIDDEN + (HIDDEN + 1) * CLASSES
