@@ -53,12 +53,14 @@ class TelemetryRecorder:
             self._ring.close()
             self._ring = None
 
-    def record(self) -> FeatureVector:
-        """Takes one window now and keeps it."""
+    def record(self, *, at_once: bool = True) -> FeatureVector:
+        """Takes one window now and keeps it; it is on the disk when this returns, unless not `at_once`."""
         self.newest = self._telemetry.window()
         if self._ring is not None:
             try:
                 self._ring.append(self.newest, time.time_ns() // 1_000_000)
+                if at_once:
+                    self._ring.flush()
                 self._failed = False
             except OSError as error:
                 if not self._failed:
@@ -70,7 +72,7 @@ class TelemetryRecorder:
         due_s = since_s + self._window_s
 
         def run() -> None:
-            self.record()
+            self.record(at_once=False)
             self._plan(loop, max(due_s, loop.time() - self._window_s))
 
         self._timer = loop.call_at(due_s, run)

@@ -22,7 +22,8 @@ HEADER = struct.Struct("<8sHHIQ40x")
 _HEAD = struct.Struct("<QQfII")
 RECORD = struct.Struct(f"<QQfII{len(FEATURES)}fI")
 """Number from 1, end in Unix ms, window in s, present and kernel mask, values (NaN: missing), CRC-32 of all before."""
-_SYNC_EVERY = 6
+_WRITE_EVERY = 6
+"""Windows a write: each write costs the disk a page of data and four of the file system's journal."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,18 +49,19 @@ class TelemetryRing:
 
     Args:
         max_bytes: the file never exceeds this.
-        sync_every: so many windows between two fdatasync calls: what a power cut may cost.
+        write_every: so many windows are written, and synced, together: what a power cut, or SIGKILL, may cost.
 
     Raises:
         OSError: the file cannot be made.
         ValueError: not even one window fits.
     """
 
-    def __init__(self, path: Path, max_bytes: int, *, sync_every: int = _SYNC_EVERY) -> None:
+    def __init__(self, path: Path, max_bytes: int, *, write_every: int = _WRITE_EVERY) -> None:
         self.capacity = (max_bytes - HEADER.size) // RECORD.size
         if self.capacity < 1:
             raise ValueError(f"a telemetry ring of {max_bytes} bytes holds no window; {HEADER.size + RECORD.size} do")
-        self._sync_every = sync_every
+        self._write_every = write_every
+        self._held: list[tuple[int, bytes]] = []
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             self._next = self._continue()
@@ -74,23 +76,38 @@ class TelemetryRing:
         self.close()
 
     def close(self) -> None:
-        """Syncs and closes."""
-        os.fdatasync(self._file)
-        os.close(self._file)
+        """Writes what is held, and closes."""
+        try:
+            self.flush()
+        finally:
+            os.close(self._file)
 
     def append(self, vector: FeatureVector, end_ms: int) -> None:
-        """Writes one window over the oldest.
+        """Holds one window until there are enough for a write over the oldest.
 
         Raises:
             OSError: the disk is full or broken; the ring stays readable.
         """
         head = _HEAD.pack(self._next, end_ms, vector.window_s, vector.present_mask, vector.kernel_mask)
         body = head + struct.pack(f"<{len(FEATURES)}f", *vector.values)
-        place = HEADER.size + (self._next % self.capacity) * RECORD.size
-        os.pwrite(self._file, body + struct.pack("<I", zlib.crc32(body)), place)
-        if self._next % self._sync_every == 0:
-            os.fdatasync(self._file)
+        self._held.append((self._next, body + struct.pack("<I", zlib.crc32(body))))
         self._next += 1
+        if len(self._held) >= self._write_every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes and syncs what is held. What cannot be written is given up, so that a full disk fills no memory.
+
+        Raises:
+            OSError: as `append`.
+        """
+        held, self._held = self._held, []
+        while held:
+            first = held[0][0] % self.capacity
+            run = held[: self.capacity - first]
+            os.pwrite(self._file, b"".join(record for _, record in run), HEADER.size + first * RECORD.size)
+            held = held[len(run) :]
+        os.fdatasync(self._file)
 
     def _continue(self) -> int:
         header = HEADER.pack(MAGIC, VECTOR_VERSION, len(FEATURES), RECORD.size, self.capacity)

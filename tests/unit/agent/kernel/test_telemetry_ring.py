@@ -1,4 +1,5 @@
 import math
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -89,6 +90,32 @@ def test_a_ring_of_another_version_or_size_begins_anew(tmp_path):
     with TelemetryRing(path, room_for(9)) as ring:
         ring.append(vector(5), 5)
     assert numbers(path) == [1]
+
+
+def test_windows_are_held_until_there_are_enough_for_one_write(tmp_path):
+    path = tmp_path / "ring"
+    with TelemetryRing(path, room_for(9), write_every=3) as ring:
+        seen = []
+        for number in range(1, 8):
+            ring.append(vector(number), number)
+            seen.append(len(numbers(path)))
+        assert seen == [0, 0, 3, 3, 3, 6, 6]
+        ring.flush()
+        assert numbers(path) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_disk_that_refuses_costs_the_windows_of_one_write_and_no_memory(tmp_path):
+    path = tmp_path / "ring"
+    ring = TelemetryRing(path, room_for(9), write_every=2)
+    descriptor, ring._file = ring._file, os.open("/dev/full", os.O_WRONLY)
+    ring.append(vector(1), 1)
+    with pytest.raises(OSError, match="No space left"):
+        ring.append(vector(2), 2)
+    os.close(ring._file)
+    ring._file = descriptor
+    ring.append(vector(3), 3)
+    ring.close()
+    assert numbers(path) == [3]
 
 
 def test_a_ring_without_room_for_one_window_is_refused(tmp_path):
