@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ from fedge_agent.waiting import LEAVING
 from fedge_protocol import topics
 from fedge_protocol.certificates import CertificateRefusedError, DeviceCertificates
 from fedge_protocol.errors import Reason, RefusedError
+from fedge_protocol.health import NETWORK_UNGUARDED
 from fedge_protocol.messages import Presence
 from fedge_transport.blobs import BlobFetcher
 from fedge_transport.connection import Connection
@@ -86,7 +88,7 @@ class _Daemon:
         store = DeviceStore(config.state_dir / "state.db", lambda: int(time.time() * 1000))
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, self._stop.set)
-        missing = kernel.missing_features()
+        missing = kernel.missing_features() | (0 if kernel.network.enforced else NETWORK_UNGUARDED)
         boot = os.urandom(16)
 
         birth, farewell = (
@@ -330,13 +332,7 @@ def _belonging(enrolment: Enrolment) -> Belonging:
 
 
 def _version() -> str:
-    # The package's own name first: importlib.metadata brings zip files and e-mail, a megabyte for one word.
-    beside = next(Path(__file__).parents[1].glob("fedge-*.dist-info"), None)
-    if beside is not None:
-        return beside.name.removeprefix("fedge-").removesuffix(".dist-info")
-    from importlib import metadata  # noqa: PLC0415
-
-    try:
-        return metadata.version("fedge")
-    except metadata.PackageNotFoundError:
-        return "unpackaged"
+    # importlib.metadata would bring zip files and e-mail, a megabyte for one word
+    found = (place for folder in sys.path for place in Path(folder).glob("fedge-*.dist-info"))
+    first = next(found, None)
+    return "unpackaged" if first is None else first.name.removeprefix("fedge-").removesuffix(".dist-info")
