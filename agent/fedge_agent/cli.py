@@ -271,6 +271,15 @@ def _doctor(config: Config, options: argparse.Namespace) -> int:
     return EX_FAILED if "fail" in grades else EX_DEGRADED if "warn" in grades else EX_OK
 
 
+def _decided(config: Config) -> dict[str, Any] | None:
+    """What the daemon says of training admission; None where none answers."""
+    try:
+        found: dict[str, Any] = control.ask(config.control_socket, "status")["admission"]
+    except (control.DaemonUnreachableError, PermissionError, KeyError):
+        return None
+    return found
+
+
 def _telemetry(config: Config, options: argparse.Namespace) -> int:
     from fedge_agent import telemetry_view  # noqa: PLC0415 - a short-lived command of its own
 
@@ -285,7 +294,7 @@ def _telemetry(config: Config, options: argparse.Namespace) -> int:
         if options.listen is not None:
             from fedge_agent import telemetry_metrics  # noqa: PLC0415 - asked for by few
 
-            with telemetry_metrics.server(view, options.listen) as server:
+            with telemetry_metrics.server(view, options.listen, lambda: _decided(config)) as server:
                 print(f"http://127.0.0.1:{server.server_port}/metrics", flush=True)
                 server.serve_forever()
         elif options.output == "json":

@@ -71,6 +71,7 @@ class StatusBoard:
                 "state": decision.state.value,
                 "reason": decision.reason.value,
                 "text": decision.text,
+                "decisions": {f"{state}/{reason}": n for (state, reason), n in self._admission.counts.items()},
             },
             "network_admission": {
                 "enforced": self._kernel.network.enforced,

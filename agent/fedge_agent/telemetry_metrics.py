@@ -6,6 +6,7 @@ Not by the daemon: its cgroup reaches its allow-list and nothing else, and a scr
 
 import http.server
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 from fedge_agent.telemetry_view import TelemetryView
@@ -33,6 +34,17 @@ def render(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_admission(found: dict[str, Any]) -> str:
+    """What the daemon says of training admission: the decision that stands, and how often each was taken."""
+    name, decided = f"{_PREFIX}_admission", f"{_PREFIX}_admission_decisions_total"
+    labels = f'state="{found["state"]}",reason="{found["reason"]}"'
+    lines = [f"# TYPE {name} gauge", f"{name}{{{labels}}} 1", f"# TYPE {decided} counter"]
+    for pair, count in found["decisions"].items():
+        state, _, reason = pair.partition("/")
+        lines.append(f'{decided}{{state="{state}",reason="{reason}"}} {count}')
+    return "\n".join(lines) + "\n"
+
+
 def _histogram(name: str, counts: list[int]) -> list[str]:
     lines, total, weighted = [f"# TYPE {_PREFIX}_{name} histogram"], 0, 0.0
     for slot, count in enumerate(counts):
@@ -43,8 +55,13 @@ def _histogram(name: str, counts: list[int]) -> list[str]:
     return [*lines, f"{_PREFIX}_{name}_sum {math.floor(weighted)}", f"{_PREFIX}_{name}_count {total}"]
 
 
-def server(view: TelemetryView, port: int) -> http.server.HTTPServer:
+def server(view: TelemetryView, port: int, admission: Callable[[], dict[str, Any] | None]) -> http.server.HTTPServer:
     """A server of `/metrics` on 127.0.0.1; port 0 picks one.
+
+    Args:
+        view: of the kernel.
+        port: to listen on.
+        admission: asks the daemon; None where none answers, whose metrics are then left out.
 
     Raises:
         OSError: the port is taken.
@@ -59,7 +76,9 @@ def server(view: TelemetryView, port: int) -> http.server.HTTPServer:
             if self.path != "/metrics":
                 self.send_error(404, "only /metrics is here")
                 return
-            body = render(view.window()).encode()
+            decided = admission()
+            text = render(view.window()) + ("" if decided is None else render_admission(decided))
+            body = text.encode()
             self.send_response(200)
             self.send_header("Content-Type", _TYPE)
             self.send_header("Content-Length", str(len(body)))

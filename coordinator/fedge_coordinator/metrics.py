@@ -10,11 +10,14 @@ from prometheus_client.registry import Collector
 
 from fedge_coordinator.store import Store
 from fedge_coordinator.store.devices import Device
+from fedge_protocol.conditions import ConditionReason, ConditionState
 from fedge_protocol.errors import Reason
 from fedge_protocol.messages import PRESENCE_KIND, Up
 
 _KNOWN_KINDS: Final = frozenset({*map(str, Up), PRESENCE_KIND})
 _KNOWN_REASONS: Final = frozenset(map(str, Reason))
+_KNOWN_STATES: Final = frozenset(map(str, ConditionState))
+_KNOWN_CONDITIONS: Final = frozenset(map(str, ConditionReason))
 _ROUND_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 DEVICE_STATES: Final = ("online", "offline", "revoked", "duplicate")
 
@@ -35,6 +38,12 @@ class Metrics:
         )
         self._received_bytes = Counter(
             "fedge_coordinator_received_bytes", "Bytes of these messages", ("kind",), registry=self.registry
+        )
+        self._conditions = Counter(
+            "fedge_coordinator_device_conditions",
+            "What devices told of their training admission, by state and reason",
+            ("state", "reason"),
+            registry=self.registry,
         )
         self._rounds = Counter(
             "fedge_coordinator_rounds", "Rounds that ended", ("job", "result"), registry=self.registry
@@ -85,6 +94,10 @@ class Metrics:
     def message_refused(self, kind: str, reason: str) -> None:
         """Count a refused message; kinds and reasons that the protocol does not have are counted as `unknown`."""
         self._refused.labels(_known(kind, _KNOWN_KINDS), _known(reason, _KNOWN_REASONS)).inc()
+
+    def condition_told(self, state: str, reason: str) -> None:
+        """Count what a device told of its training admission; words that the protocol does not have are `unknown`."""
+        self._conditions.labels(_known(state, _KNOWN_STATES), _known(reason, _KNOWN_CONDITIONS)).inc()
 
     def phase_entered(self, job: str, phase: str) -> None:
         """A job's open round is in this phase now; empty when it has no open round."""
@@ -138,7 +151,21 @@ class _StoreCollector(Collector):
         jobs = GaugeMetricFamily("fedge_coordinator_jobs", "Jobs by status", labels=("status",))
         for status, count in self._store.jobs.counts().items():
             jobs.add_metric((status,), count)
-        return (devices, jobs)
+        conditions = GaugeMetricFamily(
+            "fedge_coordinator_devices_by_condition",
+            "Members that are online, by what they last told of their training admission",
+            labels=("state", "reason"),
+        )
+        for (state, reason), count in _conditions(self._store).items():
+            conditions.add_metric((state, reason), count)
+        return (devices, jobs, conditions)
+
+
+def _conditions(store: Store) -> dict[tuple[str, str], int]:
+    told = [device.state for device in store.devices.all() if device.online and device.state and not device.revoked]
+    words = [state.partition(": ")[::2] for state in told]
+    known = [(_known(state, _KNOWN_STATES), _known(reason, _KNOWN_CONDITIONS)) for state, reason in words]
+    return {pair: known.count(pair) for pair in sorted(set(known))}
 
 
 def _known(name: str, known: frozenset[str]) -> str:

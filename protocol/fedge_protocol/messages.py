@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from fedge_protocol.conditions import ConditionReason, ConditionState
 from fedge_protocol.ids import (
     PRINTABLE_PATTERN,
     Address20,
@@ -57,6 +58,7 @@ class Up(StrEnum):
     REFUSAL = "refusal"
     ACK = "ack"
     SESSION = "session"
+    CONDITION = "condition"
 
 
 class Down(StrEnum):
@@ -380,6 +382,14 @@ class Standing(Body, frozen=True):
     counter: Counter
     last: Nonce16
     ready: UpTo32
+
+
+class Condition(Body, frozen=True):
+    """Up: where this device's training admission stands, and why. For people and metrics: nothing is decided by it."""
+
+    version: Annotated[int, Meta(ge=1, le=1)]
+    state: ConditionState
+    reason: ConditionReason
 
 
 def prekey_statement(fleet: str, device: str, prekey_id: int, mask_public: bytes, channel_public: bytes) -> bytes:

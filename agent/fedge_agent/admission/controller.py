@@ -1,6 +1,7 @@
 """Runs the admission machine: samples, decides, freezes and thaws, and tells the daemon."""
 
 import asyncio
+import collections
 import dataclasses
 import time
 from collections.abc import Callable
@@ -93,6 +94,8 @@ class AdmissionController:
         self._frozen = False
         self._awake = asyncio.Event()
         self._published = self._machine.decision
+        self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        """How often each (state, reason) was decided since the daemon began."""
 
     @property
     def decision(self) -> Decision:
@@ -172,6 +175,7 @@ class AdmissionController:
         self._set_frozen(wanted=decision.state in (State.PAUSED, State.ABORTED))
         if decision is not self._published:
             self._published = decision
+            self.counts[decision.state.value, decision.reason.value] += 1
             self._publish(decision)
         return decision
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedge_agent.federation.condition import ConditionTeller
 from fedge_agent.federation.consent import Consent
 from fedge_agent.federation.driver import Parts, RoundDriver
 from fedge_agent.federation.machine import DeviceRound
@@ -119,6 +120,7 @@ class FederationClient:
         self._parts = parts
         self._birth = birth
         self._farewell = farewell
+        self._condition = ConditionTeller(lambda body: parts.voice.tell(Up.CONDITION, body))
         self._session_changed = asyncio.Event()
         self._kept: dict[str, bytes] = {}
 
@@ -134,6 +136,7 @@ class FederationClient:
                 group.create_task(self._watch_connection())
                 group.create_task(self._receive())
                 group.create_task(self._introduce())
+                group.create_task(self._condition.run())
                 group.create_task(parts.voice.run())
         finally:
             if self.round is not None:
@@ -147,6 +150,7 @@ class FederationClient:
         """Pass a decision on to the round."""
         if self.round is not None and self.round.outcome is None:
             self.round.admission_changed()
+        self._condition.changed(self._parts.admission.decision)
         self._parts.changed()
 
     async def _watch_connection(self) -> None:
@@ -252,6 +256,7 @@ class FederationClient:
         """The coordinator knows this session: now everything that waited may be said and heard."""
         self._parts.prekeys.refill()
         self._parts.voice.hurry()
+        self._condition.again(self._parts.admission.decision)
         kept, self._kept = self._kept, {}
         for topic, payload in kept.items():
             try:

@@ -124,7 +124,7 @@ def run_queue(root: Path = Path("/"), known: Waits | None = None) -> Waits | Non
         root: of the file system.
         known: the reading before this one. Of a task that has not run since, only the short file is read again.
     """
-    folder = os.path.join(root, "proc")
+    folder = str(root / "proc")
     former = {pid: (start, totals) for (pid, start), totals in (known or {}).items()}
     waits: Waits = {}
     try:

@@ -18,6 +18,8 @@ class Observing:
     def happened(self, event: Happening) -> None:
         """Publish the event; those about rounds are counted too."""
         self._hub.publish(Event(event.name, event.at_ms, dict(event.fields)))
+        if event.name == "device-condition":
+            self._metrics.condition_told(str(event.fields.get("state")), str(event.fields.get("reason")))
         job = event.fields.get("job")
         if isinstance(job, str):
             self._count(job, event)

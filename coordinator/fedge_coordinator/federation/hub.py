@@ -23,6 +23,7 @@ from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import (
     PRESENCE_KIND,
     Ack,
+    Condition,
     Down,
     Masked,
     Prekeys,
@@ -231,6 +232,8 @@ class Hub:
                 self._store.sessions.said_ready(device, message.sha256)
             case Refusal():
                 self._refusal(message, body)
+            case Condition():
+                self._condition(device, body)
             case Shares() | Masked() | Survivor() | Unmask():
                 self._answer(message, body)
 
@@ -263,6 +266,17 @@ class Hub:
         except RefusedError as error:
             _log.debug("the refusal of %s changes no round: %s", device, error)
             self._acknowledge(message)  # it was heard, which is all that is asked for
+
+    def _condition(self, device: str, body: Condition) -> None:
+        """For people and metrics alone: a broker may repeat an old one, so nothing is decided by it."""
+        self._store.devices.set_state(device, f"{body.state}: {body.reason}")
+        self._observer.happened(
+            Event(
+                "device-condition",
+                self._clock_ms(),
+                {"device": device, "state": str(body.state), "reason": str(body.reason)},
+            )
+        )
 
     def _answer(self, message: Message, body: Shares | Masked | Survivor | Unmask) -> None:
         if any(runner.has_ended(body.context) for runner in self.runners.values()):

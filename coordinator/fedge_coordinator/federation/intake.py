@@ -14,6 +14,7 @@ from fedge_protocol.messages import (
     PRESENCE_KIND,
     Ack,
     Body,
+    Condition,
     Masked,
     Prekeys,
     Presence,
@@ -41,9 +42,10 @@ _TYPES: Final[Mapping[str, type[Body]]] = {
     Up.REFUSAL: Refusal,
     Up.ACK: Ack,
     Up.SESSION: Session,
+    Up.CONDITION: Condition,
 }
 
-_VERSIONED: Final = frozenset({Up.SESSION})
+_VERSIONED: Final = frozenset({Up.SESSION, Up.CONDITION})
 
 
 @dataclass(frozen=True)

@@ -70,3 +70,19 @@ def test_what_settlement_has_not_carried_out_is_read_at_each_scrape():
     assert metrics.registry.get_sample_value("fedge_coordinator_settlement_pending") == 3
     pending[0] = 0
     assert metrics.registry.get_sample_value("fedge_coordinator_settlement_pending") == 0
+
+
+def test_devices_are_counted_by_the_condition_that_they_told_and_made_up_words_are_unknown(tmp_path):
+    metrics, store = Metrics("1"), open_store(tmp_path / "store.db")
+    metrics.watch_store(store)
+    for device, state in (("ab", "paused: run-queue"), ("cd", "paused: run-queue"), ("ef", "made: up")):
+        store.devices.presence(device * 16, online=True, version="1", missing_features=0)
+        store.devices.set_state(device * 16, state)
+    store.devices.presence("cd" * 16, online=False, version="1", missing_features=0)
+    metrics.condition_told("paused", "run-queue")
+    metrics.condition_told("paused", "made-up")
+    found = exposed(metrics)
+    assert 'fedge_coordinator_devices_by_condition{reason="run-queue",state="paused"} 1.0' in found
+    assert 'fedge_coordinator_devices_by_condition{reason="unknown",state="unknown"} 1.0' in found
+    assert 'fedge_coordinator_device_conditions_total{reason="run-queue",state="paused"} 1.0' in found
+    assert 'fedge_coordinator_device_conditions_total{reason="unknown",state="paused"} 1.0' in found

@@ -14,11 +14,13 @@ from tests.unit.coordinator.federation.ground import FLEET, Ground, Member, docu
 from fedge_coordinator.federation.intake import MAX_MESSAGE_BYTES
 from fedge_coordinator.store.prekeys import MAX_FRESH_PER_DEVICE
 from fedge_protocol import topics
+from fedge_protocol.conditions import ConditionReason, ConditionState
 from fedge_protocol.cose import context_of, encode, sign
 from fedge_protocol.messages import (
     Ack,
     BlobRef,
     Body,
+    Condition,
     Down,
     Masked,
     Prekeys,
@@ -182,6 +184,25 @@ async def test_a_refusal_is_heard_even_when_it_is_too_late_to_matter(ground):
     assert seen.refusal is not None
     assert (seen.refusal.reason, seen.refusal.detail) == ("training-failed", "no data")
     assert ground.notes.named("device-refused")[0]["reason"] == "training-failed"
+
+
+async def test_what_a_device_tells_of_its_admission_is_shown_and_of_another_version_refused(ground):
+    member = ground.members[0]
+    member.says(Up.CONDITION, Condition(1, ConditionState.PAUSED, ConditionReason.RUN_QUEUE))
+    ground.pump()
+    await asyncio.sleep(0.01)
+    seen = ground.store.devices.get(member.name)
+    assert seen is not None
+    assert seen.state == "paused: run-queue"
+    assert ground.notes.named("device-condition") == [{"device": member.name, "state": "paused", "reason": "run-queue"}]
+    told = encode(Condition(1, ConditionState.IDLE, ConditionReason.OWNER))
+    later = member.sends(Up.CONDITION, told.replace(b"\x83\x01", b"\x83\x02"))
+    made_up = member.sends(Up.CONDITION, told.replace(b"owner", b"<new>"))
+    ground.pump()
+    await asyncio.sleep(0.01)
+    assert ground.notes.refusals[-2:] == [("condition", "unsupported"), ("condition", "malformed")]
+    assert member.answered(later) is member.answered(made_up) is None
+    assert ground.store.devices.get(member.name).state == "paused: run-queue"
 
 
 async def test_ready_for_a_job_that_does_not_run_is_refused(ground):
