@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -41,11 +41,19 @@ _EPILOG: Final = """examples:
   fedge-agent telemetry                  what the kernel tells about this device, live
   fedge-agent outbox                     everything that ever left this device
   fedge-agent bugreport                  one archive for whoever helps you, without secrets
+  fedge-agent infer rows.json            what the present model says of these rows
   fedge-agent leave                      leave the fleet; rewards can still be claimed afterwards
   fedge-agent rewards                    which rounds counted this device, and who is paid for them
 
 exit status: 0 good, 1 failed, 2 usage, 3 not enrolled, 4 working but degraded, 5 no daemon answers,
              78 the configuration cannot be used, 130 interrupted"""
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no other name
+_Raw: Final = argparse.RawDescriptionHelpFormatter
+_INFER_EPILOG: Final = """examples:
+  echo '[[5.1, 3.5, 1.4, 0.2]]' | fedge-agent infer
+  fedge-agent infer rows.csv -o json
+  fedge-agent infer --model"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,11 +136,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_output(bugreport)
     bugreport.set_defaults(raw_command=_bugreport)
 
+    _add_inference(commands)
+
     outbox = commands.add_parser("outbox", help="what left this device")
     outbox.add_argument("--last", type=int, default=50, metavar="N", help="the newest N messages (default 50)")
     _add_output(outbox)
     outbox.set_defaults(command=_outbox, in_state_dir=True)
 
+    _add_leave(commands)
+
+    rewards = commands.add_parser("rewards", help="which rounds counted this device, and who is paid for them")
+    _add_output(rewards)
+    rewards.set_defaults(command=_rewards, in_state_dir=True)
+    return parser
+
+
+def _add_inference(commands: _Commands) -> None:
+    infer = commands.add_parser("infer", help="ask the present model", epilog=_INFER_EPILOG, formatter_class=_Raw)
+    infer.add_argument("file", nargs="?", type=Path, help="rows of numbers: JSON or csv; by default standard input")
+    infer.add_argument("--model", action="store_true", help="only say which model would answer")
+    infer.add_argument("--job", metavar="NAME", help="of this job; by default of the one whose model landed last")
+    infer.add_argument("--socket", type=Path, help="of the server; by default inference.sock in runtime_dir")
+    _add_output(infer)
+    infer.set_defaults(command=_infer)
+
+    inference = commands.add_parser("inference", help="run the inference server (systemd does this)")
+    inference.add_argument("--socket", type=Path, metavar="PATH", help="listen here when systemd hands over no socket")
+    inference.set_defaults(command=_inference)
+
+
+def _add_leave(commands: _Commands) -> None:
     leave = commands.add_parser("leave", help="leave the fleet: certificate revoked, membership and keys deleted")
     leave.add_argument(
         "--discard-rewards", action="store_true", help="delete chain.key too: unclaimed rewards are lost"
@@ -143,11 +176,6 @@ def _parser() -> argparse.ArgumentParser:
     leave.add_argument("--yes", action="store_true", help="do not ask")
     _add_output(leave)
     leave.set_defaults(command=_leave)
-
-    rewards = commands.add_parser("rewards", help="which rounds counted this device, and who is paid for them")
-    _add_output(rewards)
-    rewards.set_defaults(command=_rewards, in_state_dir=True)
-    return parser
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -345,6 +373,18 @@ def _outbox(config: Config, options: argparse.Namespace) -> int:
     ]
     _print({"messages": rows}, options.output, "\n".join(lines) or "nothing yet")
     return EX_OK
+
+
+def _infer(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent import infer_command  # noqa: PLC0415 - a short-lived command of its own
+
+    return infer_command.infer(config, options)
+
+
+def _inference(config: Config, options: argparse.Namespace) -> int:
+    from fedge_agent import inference_command  # noqa: PLC0415 - a process of its own
+
+    return inference_command.serve(config, options)
 
 
 def _leave(config: Config, options: argparse.Namespace) -> int:

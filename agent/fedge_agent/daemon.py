@@ -33,6 +33,7 @@ from fedge_agent.identity.host import host_of
 from fedge_agent.identity.record import Enrolment
 from fedge_agent.kernel_layer import KernelLayer
 from fedge_agent.network_path import NetworkPath, broker_of, connection_settings
+from fedge_agent.model_slot import ModelSlots
 from fedge_agent.status import StatusBoard
 from fedge_agent.store import DeviceStore
 from fedge_agent.waiting import LEAVING
@@ -179,6 +180,7 @@ class _Daemon:
             work_dir=folders["work"],
             outgoing_dir=folders["outgoing"],
             changed=self._tell_systemd,
+            landed=ModelSlots(config.model_dir).landed,
         )
 
     async def _until_stopped(

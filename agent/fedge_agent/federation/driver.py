@@ -50,7 +50,10 @@ _WANT_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Parts:
-    """What a round's driver works with; all of it outlives the round."""
+    """What a round's driver works with; all of it outlives the round.
+
+    `landed` is told, in a thread, of a model that is here and verified; `changed` of everything that a status shows.
+    """
 
     store: DeviceStore
     voice: Voice
@@ -63,6 +66,7 @@ class Parts:
     work_dir: Path
     outgoing_dir: Path
     changed: Callable[[], None]
+    landed: Callable[[Offer, Mapping[bytes, Path]], None] = lambda _offer, _files: None
 
 
 class RoundDriver:
@@ -210,6 +214,10 @@ class RoundDriver:
                     return
                 else:
                     break
+        try:
+            await asyncio.to_thread(self._parts.landed, self.offer, self._files)
+        except OSError as error:
+            _log.warning("the model of %s cannot be put into service: %s", self.offer.job, error)
         self.step(self.machine.fetched)
 
     async def _wait_for_admission(self) -> None:

@@ -63,7 +63,7 @@ def confine_process(parent_pid: int, *, nice: int, idle: bool) -> dict[str, str]
     return measures
 
 
-def confine_files(*, readable: Iterable[Path], writable_directory: Path) -> dict[str, str]:
+def confine_files(*, readable: Iterable[Path], writable_directory: Path | None) -> dict[str, str]:
     """Allow of the file system only to read `readable` and to read and write inside `writable_directory` (Landlock).
 
     Files already open stay open. Modules must be imported before. Kernels from 6.7 also refuse TCP, from 6.12 signals
@@ -82,7 +82,8 @@ def confine_files(*, readable: Iterable[Path], writable_directory: Path) -> dict
     try:
         reading = _READ_FILE | _READ_DIR
         rules = [(path, reading) for path in readable]
-        rules.append((writable_directory, (reading | _WRITE | _TRUNCATE) & handled))
+        if writable_directory is not None:
+            rules.append((writable_directory, (reading | _WRITE | _TRUNCATE) & handled))
         for path, rights in rules:
             _allow(ruleset, path, rights)
         if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
@@ -115,7 +116,8 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def _yield_cpu(nice: int, *, idle: bool) -> str:
-    os.nice(nice)
+    if nice:  # even nice(0) is a call that a unit's filter may refuse
+        os.nice(nice)
     if not idle:
         return f"nice {nice}"
     try:
