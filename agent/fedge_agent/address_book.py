@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,8 @@ class AddressBook:
         request: touched to ask for a refresh.
         owner_uid: who must own the file.
         boot_s: CLOCK_BOOTTIME, by which addresses expire.
-        clock: monotonic seconds, for the pauses.
+        clock: monotonic seconds.
+        pause: waits so many of them.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class AddressBook:
         owner_uid: int = 0,
         boot_s: Callable[[], int] = boot_time_s,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._path = endpoints
         self._request = request
         self._owner_uid = owner_uid
         self._boot_s = boot_s
         self._clock = clock
+        self._pause = pause
         self._asked_at_s = float("-inf")
         self._turn = 0
 
@@ -74,7 +77,7 @@ class AddressBook:
                 return self._by_turns(found)
             if waited_s >= _WAIT_FOR_FIRST_S:
                 raise AddressUnknownError(self.absence(host))
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await self._pause(_LOOK_EVERY_S)
 
     def known(self, host: str, port: int) -> tuple[str, ...]:
         """What is allowed at this moment, for a thread.
