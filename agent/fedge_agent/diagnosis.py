@@ -27,7 +27,7 @@ def run_all(config: Config) -> tuple[Check, ...]:
 
 def _enrolment(config: Config) -> Check:
     try:
-        found = record.load(config.state_dir)
+        found = record.look(config.state_dir)
     except IdentityError as error:
         return Check("enrolment", Grade.FAIL, str(error), "fedge-agent enroll TOKEN")
     left_s = found.device.not_after - time.time()

@@ -94,7 +94,7 @@ def rewards_of(state_dir: Path) -> Rewards:
         IdentityError: not enrolled, or its files cannot be used.
         StoreUnusableError: the record of rounds is damaged.
     """
-    enrolment = record.load(state_dir)
+    enrolment = record.look(state_dir)
     path = state_dir / "state.db"
     counted: tuple[CountedRounds, ...] = ()
     if path.exists():

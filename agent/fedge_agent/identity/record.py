@@ -14,6 +14,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from msgspec import Meta
 
 from fedge_agent.identity import keys
@@ -144,18 +145,38 @@ def load(folder: Path, clock: Callable[[], float] = time.time) -> Enrolment:
         KeyFileError: a file is exposed or damaged.
         CaUntrustedError: the files do not belong together.
     """
+    return _load(folder, clock, lambda _: keys.load_identity_key(keys.identity_key_file(folder)).public_key())
+
+
+def look(folder: Path, clock: Callable[[], float] = time.time) -> Enrolment:
+    """As `load`, for commands outside of the unit: a key kept as its credential is out of reach and not compared.
+
+    Raises:
+        NotEnrolledError, KeyFileError, CaUntrustedError: as `load`.
+    """
+    path = keys.identity_key_file(folder)
+    if path.exists() and path.stat().st_size:
+        return load(folder, clock)
+    return _load(folder, clock, lambda certificate: certificate.public_key())
+
+
+def _load(
+    folder: Path, clock: Callable[[], float], key_of: Callable[[x509.Certificate], CertificatePublicKeyTypes]
+) -> Enrolment:
     pending = read_pending(folder)
     if pending is not None and pending.record is not None:
         install(folder, pending)
     if not (folder / RECORD).exists():
         raise NotEnrolledError(f"no {folder / RECORD}: this device belongs to no fleet; fedge-agent enroll TOKEN")
     record = _decode(folder / RECORD, Record)
-    key = keys.load_identity_key(keys.identity_key_file(folder))
     certificate = x509.load_der_x509_certificate(record.answer.certificate)
+    key = key_of(certificate)
     # an expired certificate still says who we are; whether it may be used is asked elsewhere
     now = min(clock(), certificate.not_valid_after_utc.timestamp())
     now = max(now, certificate.not_valid_before_utc.timestamp())
-    device = check(record, key.public_key(), now=now, coordinator=False)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise CaUntrustedError("the certificate's key is not P-256; enrol again")
+    device = check(record, key, now=now, coordinator=False)
     return Enrolment(folder, record, device, int(certificate.not_valid_before_utc.timestamp()))
 
 

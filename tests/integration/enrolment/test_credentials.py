@@ -95,3 +95,11 @@ def test_an_enrolled_device_says_offline_who_is_paid(ca, configured, capsys):
     said = capsys.readouterr().out
     assert "rewards go to 0x" + "ab" * 20 in said
     assert "no round has counted this device yet" in said
+
+
+def test_outside_of_the_unit_a_sealed_device_can_still_be_looked_at(device, monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    emptied(device.folder / "identity.key")
+    with pytest.raises(KeyFileError):
+        record.load(device.folder)
+    assert record.look(device.folder).device_id == device.device_id
