@@ -156,7 +156,7 @@ def _add_inference(commands: _Commands) -> None:
     infer.add_argument("file", nargs="?", type=Path, help="rows of numbers: JSON or csv; by default standard input")
     infer.add_argument("--model", action="store_true", help="only say which model would answer")
     infer.add_argument("--job", metavar="NAME", help="of this job; by default of the one whose model landed last")
-    infer.add_argument("--socket", type=Path, help="of the server; by default inference.sock in runtime_dir")
+    infer.add_argument("--socket", type=Path, help="of the server; by default RUNTIME_DIR-inference.sock")
     _add_output(infer)
     infer.set_defaults(command=_infer)
 

@@ -148,8 +148,12 @@ class Config:
 
     @property
     def inference_socket(self) -> Path:
-        """Where `fedge-agent infer` asks the inference server."""
-        return self.runtime_dir / "inference.sock"
+        """Where `fedge-agent infer` asks the inference server.
+
+        Not in the runtime directory: that is the daemon's, which could put another socket there, or a link for the
+        service manager's chown to follow; and it goes when the daemon stops.
+        """
+        return Path(f"{self.runtime_dir}-inference.sock")
 
     @property
     def model_dir(self) -> Path:

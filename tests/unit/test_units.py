@@ -40,3 +40,22 @@ def test_a_unit_that_may_make_some_sockets_cannot_make_others_by_io_uring(unit):
     assert "RestrictAddressFamilies=" in unit.read_text()
     assert {"socket", "read", "epoll_wait"} <= calls
     assert not {name for name in calls if name.startswith("io_uring_")}
+
+
+SOCKETS = sorted(SYSTEMD.glob("*.socket"))
+
+
+@pytest.mark.parametrize("unit", SOCKETS, ids=lambda path: path.name)
+def test_the_service_manager_makes_no_socket_where_a_services_user_could_put_a_link(unit):
+    directories = {
+        f"/{kind}/{line.partition('=')[2]}"
+        for service in SYSTEMD.glob("*.service")
+        for line in service.read_text().splitlines()
+        for kind, setting in (("run", "RuntimeDirectory="), ("var/lib", "StateDirectory="))
+        if line.startswith(setting)
+    }
+    places = [
+        Path(line.partition("=")[2]) for line in unit.read_text().splitlines() if line.startswith("ListenStream=/")
+    ]
+    assert places
+    assert [place for place in places if {str(parent) for parent in place.parents} & directories] == []
