@@ -253,12 +253,16 @@ def ownership(folder: Path) -> Iterator[bool]:
         AuthorityFilesError: there is no such directory.
     """
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        # The directory may be another user's when root asks: no link of his is followed, and the file is his.
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
     except OSError as error:
         raise AuthorityFilesError(
             f"{folder / LOCK}: {error.strerror}; is --dir right, and are you its owner?"
         ) from None
     try:
+        if os.geteuid() == 0 and os.fstat(descriptor).st_nlink == 1:
+            owner = folder.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

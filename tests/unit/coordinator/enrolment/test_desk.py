@@ -1,3 +1,4 @@
+import os
 import tomllib
 from datetime import UTC, datetime
 
@@ -87,3 +88,31 @@ def test_one_process_at_a_time_owns_a_ca(tmp_path):
         assert again
     with pytest.raises(AuthorityFilesError), desk.ownership(tmp_path / "absent"):
         pass
+
+
+def test_a_link_in_place_of_the_lock_makes_no_file_elsewhere(tmp_path):
+    (tmp_path / "ca").mkdir()
+    (tmp_path / "ca" / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AuthorityFilesError, match="lock"), desk.ownership(tmp_path / "ca"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works in another's directory; run as root")
+def test_the_lock_that_root_makes_is_the_cas(tmp_path):
+    os.chown(tmp_path, 65534, 65534)
+    with desk.ownership(tmp_path) as owned:
+        assert owned
+    assert (tmp_path / "lock").stat().st_uid == 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works in another's directory; run as root")
+def test_a_second_name_of_somebodys_file_in_place_of_the_lock_gives_that_file_to_nobody(tmp_path):
+    precious = tmp_path / "precious"
+    precious.touch()
+    (tmp_path / "ca").mkdir()
+    os.chown(tmp_path / "ca", 65534, 65534)
+    (tmp_path / "ca" / "lock").hardlink_to(precious)
+    with desk.ownership(tmp_path / "ca"):
+        pass
+    assert precious.stat().st_uid == 0
