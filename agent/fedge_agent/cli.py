@@ -1,24 +1,17 @@
 """The command `fedge-agent`."""
 
 import argparse
-import dataclasses
 import json
-import logging
-import os
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import msgspec
-
 from fedge_agent import control
 from fedge_agent.config import DEFAULT_PATH, EX_CONFIG, Config, ConfigError, load
 from fedge_agent.state_owner import as_owner
 
-PINS_VARIABLE: Final = "FEDGE_PIN_DIR"
-"""Where the unit shows the daemon its pins: systemd keeps /sys/fs/bpf itself closed to everybody but root."""
 EX_OK: Final = 0
 EX_FAILED: Final = 1
 EX_USAGE: Final = 2
@@ -183,34 +176,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(config: Config, _: argparse.Namespace) -> int:
-    from fedge_agent import deferred  # noqa: PLC0415 - only the daemon pays for the daemon's imports
+    from fedge_agent import run_command  # noqa: PLC0415 - only the daemon pays for the daemon's imports
 
-    deferred.install()
-    from fedge_agent import waiting  # noqa: PLC0415
-    from fedge_agent.identity.errors import IdentityError, NotEnrolledError  # noqa: PLC0415
-    from fedge_agent.kernel_layer import AdmissionRequiredError  # noqa: PLC0415
-    from fedge_agent.store import StoreUnusableError  # noqa: PLC0415
-
-    logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    pins = os.environ.get(PINS_VARIABLE)
-    if pins is not None:
-        config = dataclasses.replace(config, kernel=msgspec.structs.replace(config.kernel, pin_dir=pins))
-    try:
-        while waiting.until_clear(config.state_dir):
-            from fedge_agent import daemon  # noqa: PLC0415 - nor does a device pay that still waits
-
-            if not daemon.run(config):
-                break
-        return EX_OK  # noqa: TRY300 - it is what the loop comes to
-    except NotEnrolledError as error:
-        print(f"fedge-agent: {error}", file=sys.stderr)
-        return EX_NOT_ENROLLED
-    except (IdentityError, AdmissionRequiredError) as error:
-        print(f"fedge-agent: {error}", file=sys.stderr)
-        return EX_CONFIG
-    except StoreUnusableError as error:
-        print(f"fedge-agent: {error}", file=sys.stderr)
-        return EX_FAILED
+    return run_command.run(config)
 
 
 def _enroll(config: Config, options: argparse.Namespace) -> int:
