@@ -32,8 +32,8 @@ from fedge_agent.identity.errors import CaUnreachableError, IdentityError
 from fedge_agent.identity.host import host_of
 from fedge_agent.identity.record import Enrolment
 from fedge_agent.kernel_layer import KernelLayer
-from fedge_agent.network_path import NetworkPath, broker_of, connection_settings
 from fedge_agent.model_slot import ModelSlots
+from fedge_agent.network_path import NetworkPath, broker_of, connection_settings
 from fedge_agent.status import StatusBoard
 from fedge_agent.store import DeviceStore
 from fedge_agent.waiting import LEAVING
@@ -305,13 +305,17 @@ class _Daemon:
 
 
 async def _stay_small(client: FederationClient) -> None:
-    """Give memory back once the start is over, and after rounds; twenty milliseconds of CPU each time."""
-    pause_s = _SETTLED_S
+    """Give memory back when the start, or a round, is over, and now and then; twenty milliseconds of CPU each time."""
+    given_after: object = client
+    since_s = 0.0
     while True:
-        await asyncio.sleep(pause_s)
-        pause_s = _GIVE_BACK_EVERY_S
-        if client.round is None or client.round.outcome is not None:
+        await asyncio.sleep(_SETTLED_S)
+        since_s += _SETTLED_S
+        current = client.round
+        busy = current is not None and current.outcome is None
+        if not busy and (current is not given_after or since_s >= _GIVE_BACK_EVERY_S):
             resident.give_back()
+            given_after, since_s = current, 0.0
 
 
 def _belonging(enrolment: Enrolment) -> Belonging:
