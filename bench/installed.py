@@ -1,5 +1,6 @@
 """The agent as its package runs it: Debian's interpreter, the package's own libraries, byte code, and flags."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -52,9 +53,10 @@ def installed(deb: Path | None, folder: Path) -> Installed:
     compiled = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(tree)]
     subprocess.run(["/usr/bin/python3", *compiled], check=True)
     command = folder / "usr" / "bin" / "fedge-agent"
-    first, _, rest = command.read_text().partition("\n")
-    flags = first.rpartition(" ")[2]
-    command.write_text(f"#!{python} {flags}\n{rest}")
+    flags = command.read_text().partition("\n")[0].rpartition(" ")[2]
+    begins = re.search(r"command fedge-agent (\S+)", (ROOT / "debian" / "private-tree").read_text())
+    module = begins[1] if begins else "fedge_agent.entry"
+    command.write_text(f"#!{python} {flags}\nimport sys\n\nfrom {module} import main\n\nsys.exit(main())\n")
     shown = subprocess.run(["dpkg-deb", "-f", str(deb), "Installed-Size"], capture_output=True, text=True, check=True)
     return Installed(
         (str(command),),
