@@ -42,8 +42,8 @@ def test_a_renewal_with_a_new_key_replaces_the_device_and_keeps_the_chain_addres
 def test_a_lost_answer_to_a_renewal_is_given_again_after_a_power_loss(ca, device, monkeypatch, rotate_key):
     ask, answers = ca_client._ask, []
 
-    def losing(url, context, method, path, body=None):
-        answer = ask(url, context, method, path, body)
+    def losing(url, context, way, method, path, body=None):
+        answer = ask(url, context, way, method, path, body)
         if path == PATH_RENEW:
             answers.append(answer)
             if len(answers) == 1:
