@@ -94,11 +94,24 @@ class WorkerControl:
             self._degrade("cgroup.freeze", f"{path}: {error.strerror}", instead)
             return
         self.cgroup = path
+        if "cpu" in enabled:
+            self._stand_back(path)
         percent, memory = self._limits.cpu_max_percent, self._limits.memory_max_bytes
         if memory is not None:
-            self._limit("memory.max", str(memory), "memory" in enabled)
+            self._limit("memory.max", str(memory), enabled="memory" in enabled)
         if percent is not None:
-            self._limit("cpu.max", f"{percent * _PERIOD_US // 100} {_PERIOD_US}", "cpu" in enabled)
+            self._limit("cpu.max", f"{percent * _PERIOD_US // 100} {_PERIOD_US}", enabled="cpu" in enabled)
+
+    def _stand_back(self, path: Path) -> None:
+        """Ranks the whole cgroup behind the daemon's: SCHED_IDLE counts only among the tasks of one cgroup.
+
+        The unit's slice ranks both behind the rest of the device (`CPUWeight=` of fedge.slice).
+        """
+        try:
+            (path / "cpu.idle").write_text("1", encoding="ascii")  # kernel 5.15 and later
+        except OSError as error:
+            self._degrade("cpu.idle", str(error.strerror), "cpu.weight 1")
+            self._limit("cpu.weight", "1", enabled=True)
 
     def adopt(self, pid: int) -> None:
         """Takes the worker in, before it does any work, at idle priority.
@@ -180,7 +193,7 @@ class WorkerControl:
             self.cgroup.rmdir()
             self.cgroup = None
 
-    def _limit(self, name: str, value: str, enabled: bool) -> None:  # noqa: FBT001 - a condition
+    def _limit(self, name: str, value: str, *, enabled: bool) -> None:
         if self.cgroup is None or not enabled:
             self._degrade(name, "the controller is not in this cgroup v2", "the unit's own limits")
             return

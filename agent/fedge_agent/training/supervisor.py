@@ -29,6 +29,7 @@ from fedge_agent.training.pipe import (
 
 MAX_STDERR_BYTES = 4096
 QUIT_GRACE_S = 2.0
+_CHRT, _NICE = "/usr/bin/chrt", "/usr/bin/nice"  # util-linux and coreutils, essential packages of Debian
 
 ReplyT = TypeVar("ReplyT", Trained, Masked)
 
@@ -63,6 +64,7 @@ class Worker:
         self._cgroup = cgroup
         self._on_progress = on_progress
         self._arguments = ["--nice", str(nice), *(["--idle"] if idle else [])]
+        self._rank = _ranked(nice, idle=idle)
         self._process: asyncio.subprocess.Process | None = None
         self._stderr = b""
         self._stderr_reader: asyncio.Task[None] | None = None
@@ -79,6 +81,7 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
+            *self._rank,
             self._python,
             "-P",  # no module is ever taken from the working directory
             "-m",
@@ -212,6 +215,15 @@ class Worker:
 def _printable(text: str) -> str:
     """Text of a worker, which hostile input may have taken over, without anything that steers a terminal or a log."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def _ranked(nice: int, *, idle: bool) -> list[str]:
+    """Programs that the worker is started through, for its interpreter and first imports to yield the CPU as well.
+
+    They execute what follows them: the process stays the same. Without them it yields as soon as it runs its own code.
+    """
+    rank = [_CHRT, "--idle", "0"] if idle and os.access(_CHRT, os.X_OK) else []
+    return rank + ([_NICE, "-n", str(nice)] if nice and os.access(_NICE, os.X_OK) else [])
 
 
 def _environment(inherited: os._Environ[str]) -> dict[str, str]:
