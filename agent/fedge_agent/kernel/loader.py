@@ -16,8 +16,10 @@ from fedge_agent.kernel.orders import EXIT_REFUSED, Order
 
 
 def _read(argv: Sequence[str]) -> tuple[object, ...]:
-    from fedge_agent.kernel import command_line  # noqa: PLC0415 - in the child alone
+    from fedge_agent.kernel import capabilities, command_line  # noqa: PLC0415 - in the child alone
 
+    # Name servers and the daemon's own files are read here: what they could take over may read files, no more.
+    capabilities.keep_only((capabilities.Capability.DAC_READ_SEARCH,))
     return command_line.read(argv)
 
 

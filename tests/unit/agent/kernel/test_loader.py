@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedge_agent.kernel import frozen
+from fedge_agent.kernel import capabilities, command_line, frozen
 from fedge_agent.kernel.apart import ChildFailedError, apart
 from fedge_agent.kernel.loader import main
 from fedge_agent.kernel.orders import Order
@@ -84,3 +84,14 @@ def test_frozen_records_are_what_dataclasses_would_make():
     for name in ("first", "third"):
         with pytest.raises(TypeError):
             Ours(1, **{name: 2})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up; run as root")
+def test_the_part_that_reads_what_others_wrote_keeps_one_capability(monkeypatch):
+    def read(_):
+        return Order(status=capabilities.effective()).fields()
+
+    before = capabilities.effective()
+    monkeypatch.setattr(command_line, "read", read)
+    assert main([]) == 1 << capabilities.Capability.DAC_READ_SEARCH
+    assert capabilities.effective() == before != 0
