@@ -29,7 +29,7 @@ from fedge_agent.training.pipe import (
 
 MAX_STDERR_BYTES = 4096
 QUIT_GRACE_S = 2.0
-_CHRT, _NICE = "/usr/bin/chrt", "/usr/bin/nice"  # util-linux and coreutils, essential packages of Debian
+_SH, _CHRT, _NICE = "/bin/sh", "/usr/bin/chrt", "/usr/bin/nice"  # of essential packages of Debian
 
 ReplyT = TypeVar("ReplyT", Trained, Masked)
 
@@ -218,12 +218,15 @@ def _printable(text: str) -> str:
 
 
 def _ranked(nice: int, *, idle: bool) -> list[str]:
-    """Programs that the worker is started through, for its interpreter and first imports to yield the CPU as well.
+    """The words that the worker is started through, for its interpreter and first imports to yield the CPU as well.
 
-    They execute what follows them: the process stays the same. Without them it yields as soon as it runs its own code.
+    They execute what follows them: the process stays the same. Whatever of it this place refuses or lacks is passed
+    over; the worker yields by itself, and tells, as soon as it runs its own code.
     """
-    rank = [_CHRT, "--idle", "0"] if idle and os.access(_CHRT, os.X_OK) else []
-    return rank + ([_NICE, "-n", str(nice)] if nice and os.access(_NICE, os.X_OK) else [])
+    if not all(os.access(path, os.X_OK) for path in (_SH, _NICE)):
+        return []
+    rank = f"{{ {_CHRT} --idle --pid 0 $$; }} 2>/dev/null; " if idle else ""
+    return [_SH, "-c", f'{rank}exec {_NICE} -n {nice} "$0" "$@"']
 
 
 def _environment(inherited: os._Environ[str]) -> dict[str, str]:

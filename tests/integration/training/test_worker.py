@@ -200,6 +200,16 @@ async def test_a_failed_training_leaves_nothing_to_mask(a_round, mask_request):
             await worker.mask(mask_request)
 
 
+async def test_it_yields_the_cpu_before_its_interpreter_is_there(a_round, tmp_path):
+    """A stand-in for the interpreter tells what it was started with, and fails."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\n/usr/bin/chrt --pid $$ >&2\n/usr/bin/nice >&2\nexit 9\n")
+    interpreter.chmod(0o755)
+    async with Worker(a_round.directory, python=str(interpreter)) as worker:
+        with pytest.raises(TrainingError, match=r"SCHED_IDLE[\s\S]*19"):
+            await worker.train(a_round.request)
+
+
 async def test_a_killed_worker_is_a_crash_and_every_later_request_too(a_round, mask_request):
     async with Worker(a_round.directory) as worker:
         await worker.train(a_round.request)
