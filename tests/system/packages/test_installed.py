@@ -41,12 +41,10 @@ def bcc(machine):
              "python3-bpfcc"],
             check=True, capture_output=True,
         )  # fmt: skip
-    found = sorted(debs.glob("*.deb"))
-    for deb in found:
+    for deb in debs.glob("*.deb"):
         (machine.root / "srv/probe" / deb.name).write_bytes(deb.read_bytes())
     machine.do("dpkg -i /srv/probe/*.deb")
-    yield machine
-    machine.do(f"dpkg --purge {' '.join(deb.name.split('_')[0] for deb in found)}")
+    return machine
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +74,7 @@ def test_a_key_of_the_archive_with_another_fingerprint_is_not_taken(bare, before
     said = bare.run(f"archive={archive.url} key=SHA256:{other}; {fetch}")
     assert said.status != 0
     assert bare.run("ls /usr/share/keyrings/fedge-archive-keyring.pgp").status != 0
+    bare.do("rm -f /usr/share/keyrings/fedge-archive-keyring.pgp.FAILED")
     trust(bare, archive)
 
 
@@ -107,7 +106,9 @@ def test_a_worker_that_masks_may_come_back_to_nice_0(machine, as_unit):
 
 def test_tflite_runtime_trains_under_the_units_own_settings(machine, as_unit):
     model = {"input": 6, "layers": [{"dense": 8, "activation": "relu"}, {"dense": 3}], "loss": "softmax-cross-entropy"}
-    (machine.root / "srv/probe/graph.tflite").write_bytes(build_bundle(parse_model_spec(model)).graph)
+    bundle = build_bundle(parse_model_spec(model))
+    (machine.root / "srv/probe/graph.tflite").write_bytes(bundle.graph)
+    (machine.root / "srv/probe/weights.bin").write_bytes(bundle.weights)
     done = as_unit(LIBRARIES / "tflite_runtime_trains.py")
     assert done.status == 0, done.text
 
@@ -220,6 +221,8 @@ def test_a_purge_warns_of_rewards_before_the_keys_go(machine):
 
 
 def test_purged_packages_leave_nothing_at_all(before, machine):
+    of_bcc = " ".join(deb.name.split("_")[0] for deb in (machine.root / "srv/probe").glob("*.deb"))
+    machine.do(f"dpkg --purge {of_bcc}")
     machine.do("apt-get purge -y 'fedge-*' && systemctl daemon-reload && systemctl reset-failed")
     now = set(machine.do(LISTING).splitlines())
     left = sorted(path for path in now - before if not NOT_OURS.search(path))

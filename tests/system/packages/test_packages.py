@@ -120,15 +120,44 @@ def test_the_exposure_of_a_unit_stays_below_its_bar(unit, bar):
     assert float(level[1]) <= bar
 
 
-def test_the_same_source_gives_the_same_bytes_in_another_folder(tmp_path):
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """A second build of the same source: another folder, umask and time zone; uncompressed, in half of the time."""
     if os.environ.get("FEDGE_SYSTEM_QUICK"):
         pytest.skip("FEDGE_SYSTEM_QUICK is set: a second build takes minutes; unset it")
+    folder = tmp_path_factory.mktemp("again")
     key = Path(os.environ["FEDGE_SYSTEM_REPO"]) / "fedge-archive-keyring.pgp"
-    place = tmp_path / "quite" / "another" / "folder"
-    run(str(ROOT / "scripts/build-deb"), "--out", str(tmp_path / "out"), "--in", str(place), "--key", str(key))
-    for again in (tmp_path / "out").glob("*.deb"):
-        first = DEBS / again.name
-        assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(first.read_bytes()).digest(), again.name
+    place = folder / "quite" / "another" / "folder"
+    command = [ROOT / "scripts/build-deb", "--uncompressed", "--out", folder, "--in", place, "--key", key]
+    if os.environ.get("FEDGE_SYSTEM_WORKTREE"):
+        command.append("--worktree")
+    run(*command, env={**os.environ, "TZ": "Pacific/Auckland", "LANG": "C"}, umask=0o077)
+    return folder
+
+
+@pytest.mark.parametrize("package", [*NAMES, "fedge-archive-keyring"])
+def test_the_same_source_gives_the_same_bytes_in_another_folder(again, package):
+    first, second = deb(package), again / deb(package).name
+    for part in ("--ctrl-tarfile", "--fsys-tarfile"):
+        assert digest_of(part, first) == digest_of(part, second), (package, part)
+
+
+@pytest.mark.parametrize("package", ["fedge-agent-eth", "fedge-archive-keyring"])
+def test_the_same_bytes_are_compressed_to_the_same_package(package, tmp_path):
+    unpacked, again = tmp_path / "tree", tmp_path / deb(package).name
+    run("dpkg-deb", "--raw-extract", deb(package), unpacked)
+    epoch = run("dpkg-parsechangelog", "-S", "Timestamp", "-l", ROOT / "debian/changelog").strip()
+    command = ["dpkg-deb", "--root-owner-group", "-Zxz", "-z6", "--build", unpacked, again]
+    run(*command, env={**os.environ, "SOURCE_DATE_EPOCH": epoch})
+    assert again.read_bytes() == deb(package).read_bytes()
+
+
+def digest_of(part, package):
+    with subprocess.Popen(["dpkg-deb", part, package], stdout=subprocess.PIPE) as tar:
+        assert tar.stdout is not None
+        digest = hashlib.file_digest(tar.stdout, "sha256").hexdigest()
+    assert tar.returncode == 0
+    return digest
 
 
 def _values(unit, prefix):
