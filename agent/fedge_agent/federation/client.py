@@ -45,11 +45,14 @@ from fedge_protocol.messages import (
     Up,
     Verdict,
 )
+from fedge_protocol.printable import printable
 from fedge_transport.connection import Connection
 from fedge_transport.errors import DisconnectedError, TransportError
 from fedge_transport.events import Connected, Disconnected
 
 _log = logging.getLogger(__name__)
+_KINDS: Final = {OFFER_KIND, PRESENCE_KIND, *Down, *Up}
+_OTHER: Final = "other"
 _AGAIN_WITHIN_MS: Final = 3_600_000
 _AGAIN_VALID_S: Final = 60.0
 _ASK: Final = Backoff(first_s=2.0, factor=2.0, ceiling_s=60.0, floor_s=1.0)
@@ -205,8 +208,9 @@ class FederationClient:
                 incoming.ack()
 
     def _refused(self, topic: str, error: RefusedError) -> None:
-        self.refused[topic.rpartition("/")[2], str(error.reason)] += 1
-        _log.warning("refused %s: %s", topic, error)
+        kind = topic.rpartition("/")[2]  # the broker's word: it may make up as many as it likes
+        self.refused[kind if kind in _KINDS else _OTHER, str(error.reason)] += 1
+        _log.warning("refused %s: %s", printable(topic), printable(str(error)))
 
     async def _take(self, topic: str, payload: bytes) -> None:
         place = topics.parse(topic)

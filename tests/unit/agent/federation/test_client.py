@@ -137,7 +137,7 @@ async def test_what_was_said_as_one_thing_cannot_be_shown_as_another(ground):
             ("offer", "bad-signature"): 1,
             ("result", "wrong-topic"): 1,
             ("ready", "wrong-topic"): 1,
-            ("else", "wrong-topic"): 1,
+            ("other", "wrong-topic"): 1,
         }
 
 
@@ -339,3 +339,15 @@ async def test_the_end_of_the_client_ends_its_round(ground):
     assert driver._tasks == set()
     assert driver._timer is None or driver._timer.cancelled()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_topics_that_a_hostile_broker_makes_up_fill_no_memory_and_forge_no_line_of_the_log(ground, caplog):
+    async with serving(ground):
+        for number in range(50):
+            ground.arrives(f"fedge/v1/{FLEET}/{number}\n<0>kernel: forged \x1b[2J", b"x")
+        await ground.settle()
+        assert sum(ground.client.refused.values()) == 50
+        assert len(ground.client.refused) == 1
+    lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert len(lines) == 50
+    assert all(line.isprintable() for line in lines)
