@@ -102,7 +102,7 @@ class InferenceTable(_Table, frozen=True):
         max_request_kib: longest body of a request.
     """
 
-    idle_exit_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    idle_exit_s: Annotated[int, Meta(ge=10, le=86_400)] = 60
     max_request_kib: Annotated[int, Meta(ge=1, le=65_536)] = 1024
 
 

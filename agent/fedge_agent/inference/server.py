@@ -1,6 +1,7 @@
 """The inference server: HTTP/1.1 on sockets that systemd hands over, or on its own; ends when nobody asks."""
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
@@ -25,6 +26,8 @@ _log = logging.getLogger(__name__)
 _FIRST_FD: Final = 3
 _HEAD_TIMEOUT_S: Final = 30.0
 _BODY_TIMEOUT_S: Final = 15.0
+_LINGER_S: Final = 2.0
+_LINGER_BYTES: Final = 16 << 20
 _MAX_CONNECTIONS: Final = 64
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -172,6 +175,7 @@ class InferenceServer:
             writer.write(_encoded(answer, keep_alive=keep_alive))
             await writer.drain()
             if not keep_alive:
+                await _linger(reader, writer)
                 return
 
     async def _head(self, reader: asyncio.StreamReader) -> Head | None:
@@ -221,6 +225,16 @@ class InferenceServer:
             if error.reason is not Reason.BAD_INPUT:
                 _log.warning("refused: %s", error)
             return refusal(error)  # the request was read whole: the connection may go on
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what is still being sent, for a moment: closing at once would cost the sender our answer."""
+    left = _LINGER_BYTES
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while left > 0 and (part := await reader.read(65536)):
+                left -= len(part)
 
 
 def _check_asker(head: Head) -> None:

@@ -1,6 +1,8 @@
 """The driver with real workers, which are real processes: each test looks that none of them is left."""
 
 import asyncio
+import dataclasses
+import errno
 import hashlib
 import os
 import time
@@ -17,6 +19,7 @@ from fedge_agent.admission.machine import State as AdmissionState
 from fedge_agent.federation.consent import Consent
 from fedge_agent.federation.driver import RoundDriver
 from fedge_agent.federation.machine import State
+from fedge_agent.model_slot import ModelSlots, slots
 from fedge_coordinator.modelkit.bundle import ModelBundle, build_bundle
 from fedge_coordinator.modelkit.spec import parse_model_spec
 from fedge_protocol.cose import context_of, decode, verify
@@ -246,3 +249,25 @@ async def test_a_refusal_with_another_reason_than_before_a_restart_ends_the_roun
     await ended(ground)
     assert refusals(ground) == []
     assert store.outcomes() == {"training-failed": 1}
+
+
+async def test_a_model_that_is_here_goes_into_service_before_the_device_trains(ground, bundle, tmp_path):
+    slots_dir = tmp_path / "model"
+    ground.client._parts = dataclasses.replace(ground.parts, landed=ModelSlots(slots_dir).landed)
+    offer = offer_of(ground, bundle)
+    ground.offered(offer)
+    await ground.until(lambda: ground.client.round and running(ground).machine.state is not State.FETCHING)
+    (slot,) = slots(slots_dir)
+    assert (slot.job, slot.round, slot.dim) == (offer.job, offer.round, offer.dim)
+    assert (slots_dir / slot.weights).read_bytes() == bundle.weights
+
+
+async def test_a_full_disk_keeps_a_model_out_of_service_and_the_device_in_the_round(ground, bundle, caplog):
+    def full(_offer, _files):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ground.client._parts = dataclasses.replace(ground.parts, landed=full)
+    ground.offered(offer_of(ground, bundle))
+    await ground.until(lambda: ground.client.round and running(ground).machine.state is not State.FETCHING)
+    assert running(ground).outcome is None
+    assert "cannot be put into service" in caplog.text
