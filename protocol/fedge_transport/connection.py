@@ -5,6 +5,7 @@ import random
 import ssl
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
@@ -20,6 +21,7 @@ from fedge_transport.settings import ConnectionSettings
 from fedge_transport.tls import client_context
 
 _STABLE_S: Final = 30.0
+_RETIRED_ROUTES: Final = 64
 _LOOK_AT_BUDGET_S: Final = 600.0
 """The clock by which a new day begins may be set meanwhile."""
 
@@ -53,6 +55,7 @@ class Connection:
         self._unwanted: set[str] = set()
         self._inbox = Inbox(2 * settings.receive_maximum)
         self._routes: dict[str, Inbox] = {}
+        self._retired: deque[str] = deque(maxlen=_RETIRED_ROUTES)
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self._latest: Event | None = None
         self._link: Link | None = None
@@ -161,12 +164,15 @@ class Connection:
         """
         if prefix in self._routes:
             raise ValueError(f"{prefix} is routed already; one reader a route")
+        if prefix in self._retired:
+            self._retired.remove(prefix)
         inbox = self._routes[prefix] = Inbox(2 * self.settings.receive_maximum)
         return inbox
 
     def unroute(self, prefix: str) -> None:
-        """End a route; what still waits in its inbox is acknowledged and forgotten."""
+        """End a route; what still waits in its inbox, or comes late, is acknowledged and forgotten."""
         inbox = self._routes.pop(prefix)
+        self._retired.append(prefix)
         inbox.drain()
         inbox.end()
 
@@ -292,6 +298,9 @@ class Connection:
             if message.topic.startswith(prefix):
                 inbox.put(message)
                 return
+        if any(message.topic.startswith(prefix) for prefix in self._retired):
+            message.ack()
+            return
         self._inbox.put(message)
 
     def _emit(self, event: Event) -> None:

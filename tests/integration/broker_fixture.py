@@ -177,6 +177,7 @@ class Broker:
         server = self.authority.issue(f"broker-{self.port}", server_names=("localhost", "127.0.0.1"))
         tree = f"fedge/v1/{self.fleet}"
         (self.directory / "acl").write_text(
+            "topic readwrite local/#\n"  # of the anonymous, whom only the Unix socket lets in
             f"user {COORDINATOR}\n"
             f"topic readwrite {tree}/#\n"
             f"pattern read {tree}/job/+/offer\n"
@@ -193,8 +194,6 @@ class Broker:
             "require_certificate true\n"
             "use_identity_as_username true\n"
             "use_username_as_clientid true\n"
-            "allow_anonymous false\n"
-            f"acl_file {self.directory / 'acl'}\n"
         )
         (self.directory / "mosquitto.conf").write_text(
             "user root\n"
@@ -204,14 +203,15 @@ class Broker:
             "set_tcp_nodelay true\n"
             "max_queued_messages 10000\n"
             "message_size_limit 1200000\n"
-            "per_listener_settings true\n"
+            "per_listener_settings false\n"
+            "allow_anonymous true\n"
+            f"acl_file {self.directory / 'acl'}\n"
             f"listener {self.port} {self.host}\n"
             f"{secured}"
             f"listener {self.websocket_port} {self.host}\n"
             "protocol websockets\n"
             f"{secured}"
             f"listener 0 {self.unix_path}\n"
-            "allow_anonymous true\n"
         )
 
 

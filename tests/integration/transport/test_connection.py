@@ -319,7 +319,7 @@ async def test_two_hundred_clients_live_in_one_process_without_a_thread_more(bro
     async def live(name: str) -> None:
         # over the Unix socket each may choose its own name without 200 certificates
         async with Connection(ConnectionSettings(str(broker.unix_path), 0, name)) as client:
-            await client.subscribe("many/all")
+            await client.subscribe("local/all")
             await client.wait_connected()
             await arrived.wait()
             assert threading.active_count() == threads
@@ -330,7 +330,7 @@ async def test_two_hundred_clients_live_in_one_process_without_a_thread_more(bro
         async with Connection(ConnectionSettings(str(broker.unix_path), 0, "speaker")) as speaker:
             await speaker.wait_connected()
             await arrived.wait()
-            await speaker.publish("many/all", b"to everybody")
+            await speaker.publish("local/all", b"to everybody")
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         arrived = asyncio.Barrier(len(names) + 1)

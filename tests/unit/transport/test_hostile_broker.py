@@ -163,6 +163,7 @@ async def test_the_reason_code_of_a_puback_is_believed(code, error):
 
 async def test_a_forbidden_publication_is_not_repeated_though_the_broker_hangs_up_after_its_answer():
     heard: list[int] = []
+    heard_twice = asyncio.Event()
 
     async def forbid(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CONNACK)
@@ -171,6 +172,8 @@ async def test_a_forbidden_publication_is_not_repeated_though_the_broker_hangs_u
         if command == 0x32:
             writer.write(b"\x40\x03" + body[3:5] + b"\x87")
             await writer.drain()
+        else:
+            heard_twice.set()
 
     async with speaking_to(forbid) as connection:
         await connection.wait_connected()
@@ -181,6 +184,7 @@ async def test_a_forbidden_publication_is_not_repeated_though_the_broker_hangs_u
                 break
         await connection.wait_connected()
         await connection.close()
+        await heard_twice.wait()
         assert heard == [0x32, 0xE0]  # on the second connection nothing but the farewell
 
 
@@ -268,6 +272,30 @@ async def test_messages_of_quality_0_that_nobody_reads_do_not_pile_up():
         inbox = connection.incoming()
         assert inbox.dropped == 92
         assert [(await anext(inbox)).payload for _ in range(8)] == [bytes([number]) for number in range(8)]
+
+
+async def test_what_comes_late_for_a_route_that_ended_is_acknowledged_and_does_not_stop_the_flow():
+    acked: list[int] = []
+    done = asyncio.Event()
+
+    async def insisting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK + publication(1, topic=b"blob/1") + publication(2, topic=b"blob/2"))
+        while len(acked) < 3:
+            command, body = await read_packet(reader)
+            assert command == 0x40
+            acked.append(int.from_bytes(body[:2]))
+            if len(acked) == 1:
+                writer.write(publication(3, topic=b"blob/3"))
+        done.set()
+
+    async with speaking_to(insisting, receive_maximum=2) as connection:
+        inbox = connection.route("blob/")
+        await connection.wait_connected()
+        first = await anext(inbox)
+        connection.unroute("blob/")
+        first.ack()
+        await done.wait()
+        assert acked == [1, 2, 3]
 
 
 async def test_the_reported_connection_is_the_present_state_for_whoever_asks_later():
