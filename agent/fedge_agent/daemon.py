@@ -80,6 +80,7 @@ class _Daemon:
         self._client: FederationClient | None = None
         self._path: NetworkPath | None = None
         self._leaving = False
+        self._told = ""
 
     async def serve(self) -> bool:
         config = self._config
@@ -223,7 +224,7 @@ class _Daemon:
                 await self._leave(client)
         finally:
             if not self._leaving:
-                self._notifier.notify("STOPPING=1")
+                self._notifier.notify("STOPPING=1\nSTATUS=stopped")
             self._stopped.set()
             server.close()
             for task in (*others, *vital):
@@ -300,8 +301,10 @@ class _Daemon:
             raise CaUnreachableError("the agent is stopping")
 
     def _tell_systemd(self) -> None:
-        if self._board is not None:
-            self._notifier.notify(f"STATUS={self._board.line()}")
+        line = self._board.line() if self._board is not None else self._told
+        if line != self._told:
+            self._told = line
+            self._notifier.notify(f"STATUS={line}")
 
 
 async def _stay_small(client: FederationClient) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from fedge_agent.admission.controller import AdmissionController
 from fedge_agent.federation.client import FederationClient
 from fedge_agent.kernel_layer import KernelLayer
+from fedge_agent.status_line import RoundNow, Situation, status_line
 from fedge_agent.store import DeviceStore
 from fedge_protocol.secagg.params import SECURE_FLOOR
 
@@ -40,21 +41,33 @@ class StatusBoard:
 
     def line(self) -> str:
         """State, round and reason in one line."""
+        mark = self._client.sessions.mark
+        return status_line(
+            Situation(
+                admission=self._admission.decision,
+                duplicate="" if mark is None else mark.line,
+                connected=self._client.connected,
+                trouble=("" if self._client.connected else self._trouble()) or "",
+                confirmed=self._client.sessions.confirmed,
+                round=self._round_now(),
+                waiting_for=self._client.waiting_for,
+            )
+        )
+
+    def _round_now(self) -> RoundNow | None:
         driver = self._client.round
-        if (mark := self._client.sessions.mark) is not None:
-            return mark.line
-        if not self._client.connected:
-            trouble = self._trouble()
-            return f"not connected to the broker{': ' + trouble if trouble else ''}; trying again"
-        if not self._client.sessions.confirmed:
-            return "connected; waiting for the coordinator to confirm this session"
-        if driver is not None and driver.outcome is None:
-            offer = driver.offer
-            reason = self._admission.decision.text
-            return f"job {offer.job} round {offer.round}: {driver.machine.state}; {reason}"
-        if driver is not None and driver.outcome is not None:
-            return f"waiting; round {driver.offer.round} of job {driver.offer.job}: {driver.outcome.outcome}"
-        return "waiting for a round"
+        if driver is None:
+            return None
+        offer, ended = driver.offer, driver.outcome
+        return RoundNow(
+            offer.job,
+            offer.round,
+            driver.machine.state,
+            epoch=0 if driver.progress is None else driver.progress.epoch,
+            epochs=offer.training.epochs,
+            outcome="" if ended is None else ended.outcome,
+            detail="" if ended is None else ended.detail,
+        )
 
     def full(self) -> dict[str, Any]:
         """Everything, as JSON values."""

@@ -28,14 +28,14 @@ async def test_every_state_has_its_line(ground):
     shown = board(ground)
     assert shown.line() == "not connected to the broker; trying again"
     async with serving(ground):
-        assert shown.line() == "waiting for a round"
+        assert shown.line() == "waiting for a round; none is offered now"
         ground.offered(an_offer())
         await ground.settle()
-        assert shown.line() == "job demo round 1: fetching the model; no job asks for training"
+        assert shown.line() == "job demo round 1: fetching the model; graph and weights come from the broker"
         driver = ground.client.round
         assert driver is not None
         driver.step(lambda: driver.machine.abandon("enough"))
-        assert shown.line() == "waiting; round 1 of job demo: abandoned"
+        assert shown.line() == "waiting; round 1 of job demo: abandoned (enough)"
         await ground.settle()
         full = shown.full()
     assert full["round"]["outcome"] == "abandoned"
