@@ -8,8 +8,10 @@ proof that the new lists are in force and that the device cannot come back.
 """
 
 import os
+import re
 import signal
 import ssl
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +36,7 @@ from fedge_protocol.certificates import coordinator_name
 
 PACKET_BYTES: Final = 192 * 1024
 QUEUED_BYTES: Final = 64 * 1024 * 1024
+WEBSOCKETS_FROM: Final = (2, 1, 2)
 _NOT_AUTHORISED: Final = 135
 _RETRY_S: Final = 0.1
 
@@ -72,6 +75,7 @@ def render(
     address: str = "127.0.0.1",
     user: str = "",
     revoked: Sequence[str] = (),
+    websocket_port: int | None = None,
 ) -> BrokerFiles:
     """Write `mosquitto.conf` and `acl` into `folder`.
 
@@ -86,6 +90,7 @@ def render(
         address: to listen on.
         user: whom Mosquitto becomes when started by root; empty for its default, `mosquitto`.
         revoked: device ids that are denied everything.
+        websocket_port: to listen on for MQTT in a WebSocket, at the same address; None: not at all.
 
     Raises:
         BrokerError: a path cannot be written into a Mosquitto configuration (spaces or line breaks at its ends).
@@ -105,10 +110,39 @@ def render(
         packet_bytes=PACKET_BYTES,
         queued_bytes=QUEUED_BYTES,
     )
+    if websocket_port is not None:
+        text += _template("websockets.conf.template").substitute(paths, port=websocket_port, address=address)
     files = BrokerFiles(folder / "mosquitto.conf", folder / "acl", folder / "mosquitto.pid")
     write_durably(files.conf, text.encode(), mode=PUBLIC)
     write_acl(files.acl, fleet, revoked)
     return files
+
+
+def require_websockets(program: str | None) -> None:
+    """Refuse a Mosquitto that cannot be trusted with WebSockets.
+
+    2.0.11 (Debian 12) and 2.0.21 (Debian 13) crash when a session over a WebSocket is taken over, by a device that
+    comes back before its old connection is found dead or by a revocation: the one at once, the other when the new
+    connection ends soon.
+    2.1.2, whose WebSockets are its own, does not.
+
+    Args:
+        program: the Mosquitto of this machine; None, with the broker elsewhere: nothing can be said.
+
+    Raises:
+        BrokerError: it is older than 2.1.2.
+    """
+    if program is None:
+        return
+    told = subprocess.run([program, "-h"], check=False, capture_output=True, text=True, timeout=10).stdout  # noqa: S603 - found on PATH
+    match = re.match(r"mosquitto version (\d+)\.(\d+)\.(\d+)", told)
+    found = tuple(int(number) for number in match.groups()) if match is not None else (0, 0, 0)
+    if found < WEBSOCKETS_FROM:
+        shown, wanted = (".".join(map(str, version)) for version in (found, WEBSOCKETS_FROM))
+        raise BrokerError(
+            f"mosquitto {shown} crashes when a device comes back over a WebSocket; install {wanted} or later, or use "
+            '--port 443 instead, with broker = "mqtts://HOST:443" on devices: that goes through a proxy too'
+        )
 
 
 def write_acl(path: Path, fleet: str, revoked: Sequence[str]) -> None:

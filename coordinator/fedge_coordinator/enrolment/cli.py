@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,19 +146,23 @@ def issue(folder: Path, kind: str, names: tuple[str, ...], out: Path, output: st
 @_DIR
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The broker's directory.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8883, show_default=True)
+@click.option("--websocket-port", type=click.IntRange(1, 65535), help="Also for MQTT in a WebSocket (wss), e.g. 443.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="To listen on.")
 @click.option("--name", "names", multiple=True, required=True, help="Its host name or address; repeatable.")
 @click.option("--user", default="", help="Whom Mosquitto becomes when started by root.")
 @_OUTPUT
-def broker_command(folder: Path, out: Path, port: int, address: str, names: tuple[str, ...], user: str,
-                   output: str) -> None:  # fmt: skip
+def broker_command(folder: Path, out: Path, port: int, websocket_port: int | None, address: str,
+                   names: tuple[str, ...], user: str, output: str) -> None:  # fmt: skip
     r"""Write a complete Mosquitto directory: certificate, configuration, ACL, revocation list.
 
     \b
     Example:
       fedge-ca broker --dir ca --out mosquitto --port 8883 --name mq.example.org
       mosquitto -c mosquitto/mosquitto.conf
+      fedge-ca broker --dir ca --out mosquitto --websocket-port 443 --name mq.example.org
     """
+    if websocket_port is not None:
+        broker.require_websockets(shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin"))
     files = _issue(folder, Role.BROKER, names, out)
     with _desk(folder) as office:
         write_durably(out / desk.CRL, office.crl_pem(), mode=PUBLIC)
@@ -173,6 +178,7 @@ def broker_command(folder: Path, out: Path, port: int, address: str, names: tupl
         address=address,
         user=user,
         revoked=revoked,
+        websocket_port=websocket_port,
     )
     _show(output, {**files, "conf": str(written.conf), "acl": str(written.acl), "pid_file": str(written.pid_file)})
 

@@ -18,6 +18,7 @@ import pytest
 
 from fedge_agent.identity.enroll import enroll
 from fedge_agent.identity.record import Enrolment
+from fedge_coordinator.enrolment.broker import render
 from fedge_coordinator.enrolment.operator import SocketDesk
 from fedge_coordinator.enrolment.registrar import DeviceState
 
@@ -150,6 +151,7 @@ class Broker:
     folder: Path
     port: int
     process: subprocess.Popen[bytes]
+    websocket_port: int | None = None
 
     def until_logged(self, *texts: str) -> bool:
         """Whether one of these appears in the log, now or within ten seconds."""
@@ -162,6 +164,24 @@ class Broker:
         return False
 
 
+def render_websockets(ca: Ca, folder: Path, port: int) -> None:
+    """As `fedge-ca broker --websocket-port` does, but whatever Mosquitto this is."""
+    ca_file, cert, key, crl = (folder / f"{name}.pem" for name in ("ca", "cert", "key", "crl"))
+    user = "root" if os.geteuid() == 0 else ""
+    files = render(
+        folder,
+        port=ca.broker_port,
+        ca=ca_file,
+        cert=cert,
+        key=key,
+        crl=crl,
+        fleet="lab",
+        user=user,
+        websocket_port=port,
+    )
+    assert "protocol websockets" in files.conf.read_text()
+
+
 @pytest.fixture(scope="module")
 def make_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Broker]]:
     """Brokers as the CA renders them; `fresh=False` starts the last one's directory again."""
@@ -171,14 +191,17 @@ def make_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     running: list[Broker] = []
     numbers = itertools.count()
 
-    def make(ca: Ca, *, fresh: bool = True) -> Broker:
+    def make(ca: Ca, *, fresh: bool = True, websocket_port: int | None = None) -> Broker:
         folder = tmp_path_factory.mktemp("broker") / str(next(numbers)) if fresh else running[-1].folder
         if fresh:
             user = ["--user", "root"] if os.geteuid() == 0 else []
-            ca.command("broker", "--out", str(folder), "--port", str(ca.broker_port), "--name", "localhost", *user)
+            port = ["--port", str(ca.broker_port)]
+            ca.command("broker", "--out", str(folder), *port, "--name", "localhost", *user)
+            if websocket_port is not None:
+                render_websockets(ca, folder, websocket_port)
         with (folder / "log").open("ab") as log:
             process = subprocess.Popen([mosquitto, "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log)
-        broker = Broker(folder, ca.broker_port, process)
+        broker = Broker(folder, ca.broker_port, process, websocket_port)
         running.append(broker)
         wait_for_port(broker.port, process)
         return broker

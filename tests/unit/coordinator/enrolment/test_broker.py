@@ -31,6 +31,36 @@ def test_the_configuration_leaves_no_way_in_without_a_certificate_of_the_fleet(t
     assert not any("$" in line for line in lines)
 
 
+def test_a_listener_for_websockets_asks_for_the_same_as_the_other(tmp_path):
+    text = render(tmp_path, websocket_port=443).conf.read_text()
+    plain, web = (part.splitlines() for part in text.split("listener ")[1:])
+    assert (plain[0], web[:2]) == ("8883 127.0.0.1", ["443 127.0.0.1", "protocol websockets"])
+    asked = [line for line in web[2:] if line]
+    assert len(asked) == 8
+    assert set(asked) <= set(plain)
+
+
+def mosquitto(tmp_path, says):
+    program = tmp_path / "mosquitto"
+    program.write_text(f"#!/bin/sh\necho '{says}'\nexit 3\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize("version", ["2.0.11", "2.0.21", "1.6.10"])
+def test_a_mosquitto_that_crashes_over_websockets_is_refused_with_the_cure(tmp_path, version):
+    with pytest.raises(BrokerError, match=rf"mosquitto {version} crashes.*2\.1\.2.*mqtts://HOST:443"):
+        broker.require_websockets(mosquitto(tmp_path, f"mosquitto version {version}"))
+    with pytest.raises(BrokerError):
+        broker.require_websockets(mosquitto(tmp_path, "nothing known"))
+
+
+def test_a_mosquitto_that_is_new_enough_or_elsewhere_is_taken(tmp_path):
+    broker.require_websockets(None)
+    for version in ("2.1.2", "2.2.0", "3.0.0"):
+        broker.require_websockets(mosquitto(tmp_path, f"mosquitto version {version}"))
+
+
 def test_a_revoked_device_is_denied_everything_before_the_patterns_are_looked_at(tmp_path):
     files = render(tmp_path, revoked=["a" * 32, "b" * 32])
     text = files.acl.read_text()
@@ -68,7 +98,7 @@ def test_a_pid_file_without_a_number_is_named(tmp_path, content):
         broker.read_pid(tmp_path / "pid")
 
 
-@pytest.mark.parametrize("name", ["mosquitto.conf.template", "acl.template"])
+@pytest.mark.parametrize("name", ["mosquitto.conf.template", "acl.template", "websockets.conf.template"])
 def test_the_templates_in_deploy_are_the_packages_own(name):
     package = Path(broker.__file__).parent / "mosquitto" / name
     assert (DEPLOY / name).read_bytes() == package.read_bytes()
