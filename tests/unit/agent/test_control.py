@@ -116,7 +116,7 @@ async def impostor(path: Path, answer: bytes) -> asyncio.Server:
     return await asyncio.start_unix_server(reply, path)
 
 
-@pytest.mark.parametrize("answer", [b"", b"hello\n", b"[1, 2]\n", b"\xff\n", b"x" * 2_000_000, b"[" * 100_000 + b"\n"])
+@pytest.mark.parametrize("answer", [b"", b"hello\n", b"[1, 2]\n", b"\xff\n", b"x" * 2_000_000, b"[" * 5_000 + b"\n"])
 async def test_something_else_at_the_socket_is_told(tmp_path, answer):
     path = tmp_path / "control.sock"
 
