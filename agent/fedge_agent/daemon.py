@@ -51,7 +51,7 @@ _PR_SET_DUMPABLE: Final = 4
 _FINISH_GRACE_S: Final = 5.0
 _RENEWAL_CHECK_S: Final = 3600.0
 _SETTLED_S: Final = 30.0
-_GIVE_BACK_EVERY_S: Final = 600.0
+_SLACK_BYTES: Final = 2 * 1024 * 1024
 _PAUSED: Final = "paused"
 """A file of the state directory: the owner's word outlives the daemon."""
 _MIB: Final = 1024 * 1024
@@ -308,17 +308,22 @@ class _Daemon:
 
 
 async def _stay_small(client: FederationClient) -> None:
-    """Give memory back when the start, or a round, is over, and now and then; twenty milliseconds of CPU each time."""
-    given_after: object = client
-    since_s = 0.0
+    """Give memory back after the start, and whenever a round or a reconnection has left more than is used now.
+
+    Half a minute later what is resident is what idling needs; more than that by `_SLACK_BYTES` is worth twenty
+    milliseconds of CPU.
+    """
+    most: float | None = 0.0
     while True:
         await asyncio.sleep(_SETTLED_S)
-        since_s += _SETTLED_S
-        current = client.round
-        busy = current is not None and current.outcome is None
-        if not busy and (current is not given_after or since_s >= _GIVE_BACK_EVERY_S):
+        if client.round is not None and client.round.outcome is None:
+            continue
+        present = resident.resident_bytes()
+        if most is None:
+            most = present + _SLACK_BYTES
+        elif present > most:
             resident.give_back()
-            given_after, since_s = current, 0.0
+            most = None
 
 
 def _belonging(enrolment: Enrolment) -> Belonging:

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 _MADV_DONTNEED: Final = 4
 _CODE: Final = "r-xp"
 _MAPS: Final = Path("/proc/self/maps")
+_STATM: Final = Path("/proc/self/statm")
 
 
 def give_back() -> None:
@@ -29,6 +30,11 @@ def give_back() -> None:
     for start, length in code_mappings(_MAPS.read_text(encoding="utf-8", errors="replace")):
         if library.madvise(start, length, _MADV_DONTNEED) != 0:
             _log.debug("madvise: %s", os.strerror(ctypes.get_errno()))
+
+
+def resident_bytes() -> int:
+    """The resident set of this process."""
+    return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def code_mappings(maps: str) -> list[tuple[int, int]]:

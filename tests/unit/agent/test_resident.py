@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 from fedge_agent import resident
 
@@ -17,6 +18,12 @@ MAPS = """\
 
 def test_only_private_code_of_files_that_nobody_can_have_written_to_is_given_back():
     assert resident.code_mappings(MAPS) == [(0x55D0C0010000, 0x20000), (0x7F0000001000, 0x2000)]
+
+
+def test_the_resident_set_is_that_of_smaps():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    kib = next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+    assert abs(resident.resident_bytes() - kib * 1024) < 2 * 1024 * 1024
 
 
 def test_a_process_that_gave_memory_back_has_less_and_goes_on():
