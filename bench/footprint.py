@@ -5,6 +5,9 @@ runs as its package does (Debian's interpreter, today's modules), its eBPF progr
 on, and its state lies on a file system of its own. In the middle of the window Mosquitto is restarted. A day is the
 quiet part of the window stretched, and 24 such reconnections. The kernel's own cost is not in these figures.
 
+Then four devices train a model of 100,000 parameters in two secure rounds, without eBPF; the first of them is watched,
+and looked at again when it is idle.
+
 The peer, Flower's SuperNode connected to its SuperLink on loopback without TLS, runs at the same time when there is an
 interpreter that has flwr (scripts/bench --peers). As root only: the agent's processes are not dumpable.
 
@@ -33,6 +36,7 @@ from installed import Installed, installed, newest_package
 from peers.flower_idle import PEER, FlowerIdle
 from processes import Memory, family, memory, scheduled_seconds
 from quiet_stage import QuietStage, traffic_of
+from training_device import Training, measure_training
 
 HOUR_S: Final = 3600.0
 QUICK_S: Final = 180.0
@@ -123,14 +127,20 @@ def run(agent: Installed, folder: Path, options: argparse.Namespace) -> dict[str
             off = measure_idle(stage, agent, min(options.seconds, RING_OFF_MOST_S), volume, say)
         finally:
             stage.stage.close()
-    found = _result(agent, idle, off, ready, peer[0] if peer else None)
+    training = measure_training(folder / "training", agent, say)
+    found = _result(agent, idle, off, ready, training, peer[0] if peer else None)
     if no_volume:
         found["details"]["no_volume"] = no_volume
     return found
 
 
 def _result(
-    agent: Installed, idle: Idle, off: Idle, ready: list[tuple[float, float]], peer: PeerCosts | None
+    agent: Installed,
+    idle: Idle,
+    off: Idle,
+    ready: list[tuple[float, float]],
+    training: Training,
+    peer: PeerCosts | None,
 ) -> dict[str, Any]:
     def beside(of: Callable[[PeerCosts], float]) -> dict[str, Any]:
         if peer is None:
@@ -143,6 +153,8 @@ def _result(
         bar(
             "the same, nothing shared", "MB", idle.ended.alone / MB, 40, **beside(lambda other: other.memory.alone / MB)
         ),
+        bar("the same, after rounds", "MB", training.after.alone / MB, 40),
+        bar("training, all processes, at most", "MB", training.most_alone / MB, 130),
         bar("idle CPU", "% of a core", 100 * costs.cpu_share, 0.1, **beside(lambda other: 100 * other.cpu_share)),
         bar(
             "idle traffic",
@@ -167,6 +179,7 @@ def _result(
         "memory_settled": dataclasses.asdict(idle.settled),
         "memory_at_the_end": dataclasses.asdict(idle.ended),
         "largest_mappings": idle.largest,
+        "training": dataclasses.asdict(training),
         "costs": dataclasses.asdict(costs),
         "flash_a_day_mb": _flash(idle),
         "flash_a_day_without_ring_mb": _flash(off),

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,7 @@ def installed(deb: Path | None, folder: Path) -> Installed:
         place = site / Path(module).name
         shutil.rmtree(place)
         shutil.copytree(ROOT / module, place, ignore=shutil.ignore_patterns("__pycache__"))
+    numpy = _numpy_beside(python, site, folder / "numpy")
     compiled = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(tree)]
     subprocess.run(["/usr/bin/python3", *compiled], check=True)
     command = folder / "usr" / "bin" / "fedge-agent"
@@ -60,7 +62,20 @@ def installed(deb: Path | None, folder: Path) -> Installed:
     shown = subprocess.run(["dpkg-deb", "-f", str(deb), "Installed-Size"], capture_output=True, text=True, check=True)
     return Installed(
         (str(command),),
-        f"{deb.name} with today's modules, /usr/bin/python3 {flags}",
+        f"{deb.name} with today's modules, /usr/bin/python3 {flags}, {numpy}",
         deb.stat().st_size,
         int(shown.stdout) * 1024,
     )
+
+
+def _numpy_beside(python: Path, site: Path, place: Path) -> str:
+    """Debian's numpy, which the package depends on; where it is not installed, this environment's, for the worker."""
+    if subprocess.run([str(python), "-I", "-c", "import numpy"], check=False, capture_output=True).returncode == 0:
+        return "Debian's numpy"
+    place.mkdir()
+    ours = Path(find_spec("numpy").origin).parents[1]  # type: ignore[union-attr, arg-type]  # pyproject.toml asks for it
+    for name in ("numpy", "numpy.libs"):
+        if (ours / name).exists():
+            (place / name).symlink_to(ours / name)
+    (site / "numpy.pth").write_text(f"{place}\n")
+    return "numpy of this environment, Debian's is not installed"
