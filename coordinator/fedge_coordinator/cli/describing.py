@@ -9,7 +9,7 @@ import click
 from fedge_coordinator.api.views import CheckpointView, DeviceView, JobView, RoundView
 from fedge_coordinator.cli.client import ApiClient
 from fedge_coordinator.cli.failures import CommandError, ExitCode
-from fedge_coordinator.cli.listings import DUPLICATES, device_status
+from fedge_coordinator.cli.listings import DUPLICATES, device_status, network_guard
 from fedge_coordinator.cli.options import output_option, socket_option
 from fedge_coordinator.cli.rendering import (
     Output,
@@ -21,6 +21,7 @@ from fedge_coordinator.cli.rendering import (
     or_dash,
     print_facts,
 )
+from fedge_protocol.health import NETWORK_UNGUARDED
 from fedge_protocol.jobspec import SECURE_FLOOR
 
 
@@ -184,7 +185,8 @@ def _device_facts(found: DeviceView) -> list[tuple[str, str]]:
         *duplicate,
         ("State", or_dash(found.state)),
         ("Version", or_dash(found.version)),
-        ("Missing features", f"{found.missing_features:#x}"),
+        ("Network", network_guard(found)),
+        ("Missing features", f"{found.missing_features & ~NETWORK_UNGUARDED:#x}"),
         ("First seen", _moment(found.first_seen_ms)),
         ("Last seen", _moment(found.last_seen_ms)),
         ("Last refusal", refusal),

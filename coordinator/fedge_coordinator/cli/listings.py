@@ -5,6 +5,7 @@ from typing import Final
 
 from fedge_coordinator.api.views import CheckpointView, DeviceView, JobView, RewardView, RoundView
 from fedge_coordinator.cli.rendering import Column, Listing, age, cohort, numbers, or_dash
+from fedge_protocol.health import NETWORK_UNGUARDED, network_guarded
 from fedge_protocol.jobspec import SECURE_FLOOR
 
 _SHORT: Final = 12
@@ -13,6 +14,13 @@ DUPLICATES: Final = {
     "other-host": "its keys are used on another machine than before",
 }
 """What the reasons of a duplicate identity mean."""
+
+
+def network_guard(device: DeviceView) -> str:
+    """Who keeps the device's agent to its allow-list, as it said when it was last seen."""
+    if not device.version:
+        return "-"
+    return "guarded by its kernel" if network_guarded(device.missing_features) else "not guarded by its kernel"
 
 
 def device_status(device: DeviceView) -> str:
@@ -84,7 +92,8 @@ DEVICES: Final = Listing[DeviceView](
         Column("LAST REFUSAL", _last_refusal),
         Column("PREKEYS", lambda device: str(device.prekeys_fresh)),
         Column("VERSION", lambda device: or_dash(device.version)),
-        Column("MISSING FEATURES", lambda device: f"{device.missing_features:#x}", wide=True),
+        Column("MISSING FEATURES", lambda device: f"{device.missing_features & ~NETWORK_UNGUARDED:#x}", wide=True),
+        Column("NETWORK", network_guard, wide=True),
         Column("FIRST SEEN", lambda device: age(device.first_seen_ms, _now_ms()), wide=True),
     ),
     "no device was seen yet; enrol one: fedgectl token create",
