@@ -51,7 +51,6 @@ _PR_SET_DUMPABLE: Final = 4
 _FINISH_GRACE_S: Final = 5.0
 _RENEWAL_CHECK_S: Final = 3600.0
 _SETTLED_S: Final = 30.0
-_SLACK_BYTES: Final = 2 * 1024 * 1024
 _PAUSED: Final = "paused"
 """A file of the state directory: the owner's word outlives the daemon."""
 _MIB: Final = 1024 * 1024
@@ -308,22 +307,11 @@ class _Daemon:
 
 
 async def _stay_small(client: FederationClient) -> None:
-    """Give memory back after the start, and whenever a round or a reconnection has left more than is used now.
-
-    Half a minute later what is resident is what idling needs; more than that by `_SLACK_BYTES` is worth twenty
-    milliseconds of CPU.
-    """
-    most: float | None = 0.0
+    memory = resident.IdleMemory(resident.resident_bytes, resident.give_back)
     while True:
         await asyncio.sleep(_SETTLED_S)
-        if client.round is not None and client.round.outcome is None:
-            continue
-        present = resident.resident_bytes()
-        if most is None:
-            most = present + _SLACK_BYTES
-        elif present > most:
-            resident.give_back()
-            most = None
+        if client.round is None or client.round.outcome is not None:
+            memory.look()
 
 
 def _belonging(enrolment: Enrolment) -> Belonging:

@@ -1,6 +1,6 @@
 """Run benchmarks one after another and show their figures.
 
-Usage: bench.py [--json] [NAME...], where NAME is that of a program bench/NAME.py; all of them without a name.
+Usage: bench.py [--json] [--quick] [NAME...], where NAME is that of a program bench/NAME.py; all of them without a name.
 Each program prints one JSON object when it is called with --json.
 """
 
@@ -18,6 +18,8 @@ from rich.table import Table
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # What takes the interpreter that has flwr as an option, rather than looking for it itself.
 FLOWER_OPTION = {"secagg": "--flower-python"}
+# What has a short form.
+SHORT_FORM = {"footprint"}
 
 
 class BenchError(Exception):
@@ -29,8 +31,8 @@ def known() -> list[str]:
     return sorted(path.stem for path in BENCH.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8"))
 
 
-def run(name: str) -> dict[str, Any]:
-    """The result of one benchmark; its own words go to standard error.
+def run(name: str, *, quick: bool) -> dict[str, Any]:
+    """The result of one benchmark, where it has one in its short form; its own words go to standard error.
 
     Raises:
         BenchError: it printed no JSON object.
@@ -39,6 +41,8 @@ def run(name: str) -> dict[str, Any]:
     flower = os.environ.get("FEDGE_FLOWER_PYTHON")
     if flower and name in FLOWER_OPTION:
         command += [FLOWER_OPTION[name], flower]
+    if quick and name in SHORT_FORM:
+        command.append("--quick")
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     try:
         result: dict[str, Any] = json.loads(done.stdout)
@@ -72,6 +76,7 @@ def main() -> int:
     """Run and show; exit code 0 when every bar is reached, 1 when one is missed or a benchmark failed, 2 for usage."""
     parser = argparse.ArgumentParser(prog="scripts/bench")
     parser.add_argument("--json", action="store_true", help="one JSON object a benchmark, and nothing else")
+    parser.add_argument("--quick", action="store_true", help="footprint in three minutes instead of an hour")
     parser.add_argument("name", nargs="*", help=f"of {', '.join(known())} (default: all)")
     options = parser.parse_args()
     unknown = [name for name in options.name if name not in known()]
@@ -81,7 +86,7 @@ def main() -> int:
     for name in options.name or known():
         print(f"bench/{name}.py ...", file=sys.stderr, flush=True)
         try:
-            results.append(run(name))
+            results.append(run(name, quick=options.quick))
         except BenchError as error:
             print(error, file=sys.stderr)
             failed = True

@@ -20,6 +20,29 @@ def test_only_private_code_of_files_that_nobody_can_have_written_to_is_given_bac
     assert resident.code_mappings(MAPS) == [(0x55D0C0010000, 0x20000), (0x7F0000001000, 0x2000)]
 
 
+def test_memory_is_given_back_after_the_start_and_when_more_is_resident_than_idling_needs():
+    sizes = iter([48, 35, 35, 36, 36.9, 39, 35, 36, 37.5])
+    given = []
+    looked = []
+
+    def size() -> int:
+        looked.append(next(sizes))
+        return int(looked[-1] * 1024 * 1024)
+
+    memory = resident.IdleMemory(size, lambda: given.append(looked[-1]))
+    for _ in range(9):
+        memory.look()
+    assert given == [48, 39, 37.5]
+
+
+def test_a_large_process_that_needs_what_it_has_is_left_alone():
+    given = []
+    memory = resident.IdleMemory(lambda: 500 * 1024 * 1024, lambda: given.append(1))
+    for _ in range(20):
+        memory.look()
+    assert given == [1]
+
+
 def test_the_resident_set_is_that_of_smaps():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     kib = next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
