@@ -60,6 +60,9 @@ enum fedge_tel_counter {
 /* Histograms fedge_runq, fedge_blk and fedge_srtt: slot i counts latencies of [2^i, 2^(i+1)) us; slot 0 from 0, the last without end. */
 #define FEDGE_SLOTS 32
 
+/* Slots of map fedge_peers, a power of two: enough for some thousand peers a window; more are told as these. */
+#define FEDGE_PEER_SLOTS 256
+
 /* Key of the LPM trie fedge_allow. prefixlen counts the bits after itself: 32 (port, protocol, pad exact) + address bits. */
 struct fedge_peer {
 	__u32 prefixlen;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * What the machine is doing, as totals and histograms: how long other people's tasks wait for a CPU, execs, TCP
- * retransmits, memory reclaim, block I/O latency. Nothing here names a process, a file or a peer.
+ * retransmits and peers, memory reclaim, block I/O latency. Nothing here names a process, a file or a peer: of peers
+ * there is a sketch, from which their number can be told and no address.
  */
 #include "compat.h"
 #include "fedge.h"
@@ -11,6 +12,15 @@
 #define LEAST_PRIO 139	  /* nice 19: the trainer waits by design, its waits are nobody's trouble */
 #define NOT_RUNNABLE 0xff /* bits of sched_switch's prev_state; a preempted task has none of them */
 #define NSEC_PER_USEC 1000
+
+/* States of a TCP socket, the same since Linux 2.4. */
+#define ESTABLISHED 1
+#define SYN_SENT 2
+#define ADDRESS_WORDS 4
+#define V4_MAPPED bpf_htonl(0xffff)
+#define LOOPBACK_V4 127
+#define LOOPBACK_V6 bpf_htonl(1)
+#define MIX 0x9e3779b97f4a7c15ULL /* 2^64 over the golden ratio */
 
 struct request {
 	__u64 sector;
@@ -25,6 +35,7 @@ MAP(LRU_HASH, fedge_io, struct request, __u64, 1024);
 MAP(PERCPU_ARRAY, fedge_runq, __u32, __u64, FEDGE_SLOTS);
 MAP(PERCPU_ARRAY, fedge_blk, __u32, __u64, FEDGE_SLOTS);
 MAP(PERCPU_ARRAY, fedge_tel, __u32, __u64, FEDGE_TEL_COUNTERS);
+MAP(ARRAY, fedge_peers, __u32, __u64, FEDGE_PEER_SLOTS); /* hash of an address -> when one of them was last met, ns */
 
 static __always_inline void count(__u32 slot)
 {
@@ -105,6 +116,36 @@ PROG("tracepoint/sched/sched_process_exec", fedge_exec, void)
 PROG("tracepoint/tcp/tcp_retransmit_skb", fedge_retrans, void)
 {
 	count(FEDGE_RETRANSMITS);
+	return 0;
+}
+
+/*
+ * The number of other machines that this one speaks to: the share of the slots that were stamped in a window tells it
+ * (linear counting), without a reset that could race and without keeping a single address.
+ */
+PROG("tracepoint/sock/inet_sock_set_state", fedge_peer, void)
+{
+	__u32 state = FIELD(ctx, SOCK_NEWSTATE);
+	__u32 addr[ADDRESS_WORDS], slot;
+	__u64 hash = 0, *stamp_ns;
+
+	if (state != ESTABLISHED && state != SYN_SENT)
+		return 0;
+	addr[0] = FIELD_WORD(ctx, SOCK_DADDR_V6, 0);
+	addr[1] = FIELD_WORD(ctx, SOCK_DADDR_V6, 1);
+	addr[2] = FIELD_WORD(ctx, SOCK_DADDR_V6, 2);
+	addr[3] = FIELD_WORD(ctx, SOCK_DADDR_V6, 3);
+	if (!addr[0] && !addr[1] &&
+	    ((addr[2] == V4_MAPPED && (addr[3] & 0xff) == LOOPBACK_V4) || (!addr[2] && addr[3] == LOOPBACK_V6)))
+		return 0;
+	hash = (hash ^ addr[0]) * MIX;
+	hash = (hash ^ hash >> 32 ^ addr[1]) * MIX;
+	hash = (hash ^ hash >> 32 ^ addr[2]) * MIX;
+	hash = (hash ^ hash >> 32 ^ addr[3]) * MIX;
+	slot = hash >> 32 & (FEDGE_PEER_SLOTS - 1);
+	stamp_ns = map_get(fedge_peers, &slot);
+	if (stamp_ns)
+		*stamp_ns = bpf_ktime_get_ns();
 	return 0;
 }
 

@@ -30,8 +30,15 @@
 #define TYPE_BLOCK_RQ_DEV __u32
 #define OFF_BLOCK_RQ_SECTOR 16
 #define TYPE_BLOCK_RQ_SECTOR __u64
+
+/* inet_sock_set_state; an IPv4 address stands there as ::ffff:a.b.c.d */
+#define OFF_SOCK_NEWSTATE 20
+#define TYPE_SOCK_NEWSTATE __u32
+#define OFF_SOCK_DADDR_V6 56
+#define TYPE_SOCK_DADDR_V6 __u32 /* read by words: the verifier takes no larger load at 4 bytes' alignment */
 #endif
 
 #define FIELD(ctx, name) (*(TYPE_##name *)((char *)(ctx) + (OFF_##name)))
+#define FIELD_WORD(ctx, name, i) (*(TYPE_##name *)((char *)(ctx) + (OFF_##name) + 4 * (i)))
 
 #endif

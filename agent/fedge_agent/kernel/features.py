@@ -7,12 +7,13 @@ import dataclasses
 import enum
 import math
 
+from fedge_agent.kernel import peers
 from fedge_agent.kernel.histogram import difference, percentile_us
 from fedge_agent.kernel.pressure import Resource, Stall
 from fedge_agent.kernel.records import Counter, MachineCounter
 from fedge_agent.kernel.substitutes import Mean, Traffic, Waits, mean_wait_us
 
-VECTOR_VERSION = 2
+VECTOR_VERSION = 3
 """Changes with FEATURES: a ring of another version is not read."""
 WINDOW_S = 10.0
 _US_PER_S = 1e6
@@ -41,8 +42,8 @@ FEATURE_TABLE: tuple[Feature, ...] = (
     Feature("ingress_bytes_per_s", "B/s", "fedge_count, the agent's own", _PROC_NET),
     Feature("ingress_packets_per_s", "1/s", "fedge_count, the agent's own", _PROC_NET),
     Feature("connects_per_s", "1/s", "fedge_count, the agent's own", "/proc/net/snmp ActiveOpens, whole machine"),
-    Feature("denials_per_s", "1/s", "fedge_count"),
-    Feature("srtt_us", "us, p95", "fedge_srtt"),
+    Feature("denials_per_s", "1/s", "fedge_count", "/proc/net/snmp AttemptFails, whole machine"),
+    Feature("srtt_us", "us, p95", "fedge_srtt", "longest TCP_INFO of the daemon's own connections"),
     Feature("retransmits_per_s", "1/s", "fedge_tel", "/proc/net/snmp RetransSegs"),
     Feature("execs_per_s", "1/s", "fedge_tel", "/proc/stat processes (forks)"),
     Feature("run_queue_us", "us, p95", "fedge_runq", "mean of /proc/schedstat or /proc/*/schedstat"),
@@ -54,6 +55,7 @@ FEATURE_TABLE: tuple[Feature, ...] = (
     Feature("memory_full", "share", "/proc/pressure/memory"),
     Feature("io_some", "share", "/proc/pressure/io"),
     Feature("io_full", "share", "/proc/pressure/io"),
+    Feature("peers", "addresses", "fedge_peers, whole machine", "/proc/net/tcp, tcp6, those at the end"),
 )
 FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURE_TABLE)
 """Names, in the order of the vector. Shares are of the window's length, 0 to 1."""
@@ -72,8 +74,8 @@ class FeatureVector:
     """Features of one window.
 
     Attributes:
-        values: (18,) in the order of FEATURES; NaN where missing.
-        sources: (18,) where each came from.
+        values: (19,) in the order of FEATURES; NaN where missing.
+        sources: (19,) where each came from.
         end_ns: CLOCK_MONOTONIC at the end of the window.
         window_s: its length.
     """
@@ -104,6 +106,8 @@ class Sample:
         srtt: (32,) histogram.
         run_queue: (32,) histogram; `queue` (whole machine) or `waits` (task by task) stands in.
         block: (32,) histogram; `disks` stands in.
+        peers: (256,) stamps; `connected` stands in.
+        refused: failed connection attempts, which stand in for denials; `own_srtt_us` for `srtt`.
     """
 
     stamp_ns: int
@@ -114,6 +118,10 @@ class Sample:
     block: tuple[int, ...] | None
     traffic: Traffic | None
     opened: int | None
+    refused: int | None
+    peers: tuple[int, ...] | None
+    connected: int | None
+    own_srtt_us: float | None
     proc: dict[MachineCounter, int | None]
     queue: Mean | None
     waits: Waits | None
@@ -129,7 +137,7 @@ def features_between(before: Sample, now: Sample) -> FeatureVector:
     window_s = max((now.stamp_ns - before.stamp_ns) / 1e9, 1e-9)
     found = [
         *_network(before, now, window_s),
-        _first(_p95_us(before.srtt, now.srtt), None),
+        _first(_p95_us(before.srtt, now.srtt), now.own_srtt_us),
         _machine(MachineCounter.RETRANSMITS, before, now, window_s),
         _machine(MachineCounter.EXEC, before, now, window_s),
         _first(_p95_us(before.run_queue, now.run_queue), _wait_us(before, now)),
@@ -137,6 +145,7 @@ def features_between(before: Sample, now: Sample) -> FeatureVector:
         _machine(MachineCounter.RECLAIMS, before, now, window_s),
         _machine(MachineCounter.OOM_KILLS, before, now, window_s),
         *_pressure(before, now, window_s),
+        _peers(before, now),
     ]
     values = tuple(math.nan if value is None else value for value, _ in found)
     sources = tuple(Source.MISSING if value is None else source for value, source in found)
@@ -187,12 +196,18 @@ def _network(before: Sample, now: Sample, window_s: float) -> list[Found]:
         else:
             rates = [_rate(a, b, window_s) for a, b in zip(earlier, later, strict=True)]
         opened = _rate(before.opened, now.opened, window_s)
-        return [*((rate, Source.SUBSTITUTE) for rate in (*rates, opened)), (None, Source.MISSING)]
+        refused = _rate(before.refused, now.refused, window_s)
+        return [(rate, Source.SUBSTITUTE) for rate in (*rates, opened, refused)]
     groups = (*((slot,) for slot in _TRAFFIC), _CONNECTS, _DENIED)
     return [
         (_rate(sum(old[slot] for slot in group), sum(new[slot] for slot in group), window_s), Source.KERNEL)
         for group in groups
     ]
+
+
+def _peers(before: Sample, now: Sample) -> Found:
+    met = None if now.peers is None else peers.count(now.peers, before.stamp_ns)
+    return _first(met, None if now.connected is None else float(now.connected))
 
 
 def _pressure(before: Sample, now: Sample, window_s: float) -> list[Found]:

@@ -41,6 +41,7 @@ class Feature(enum.Enum):
     RETRANSMITS = "retransmits"
     RECLAIM = "reclaim"
     BLOCK_LATENCY = "block-latency"
+    PEERS = "peers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ _SWITCH = (
 )
 _REQUEST = (TracepointField("dev", 8, 4, "BLOCK_RQ_DEV"), TracepointField("sector", 16, 8, "BLOCK_RQ_SECTOR"))
 _WAITS = "/proc/*/schedstat (mean wait), PSI cpu"
+_PEER = (TracepointField("newstate", 20, 4, "SOCK_NEWSTATE"), TracepointField("daddr_v6", 56, 16, "SOCK_DADDR_V6"))
 _DISK = "/proc/diskstats (mean)"
 
 PROGRAMS: tuple[Program, ...] = (
@@ -147,6 +149,7 @@ PROGRAMS: tuple[Program, ...] = (
     _trace("fedge_switch", "sched/sched_switch", Feature.RUN_QUEUE, _WAITS, *_SWITCH),
     _trace("fedge_exec", "sched/sched_process_exec", Feature.EXEC, "/proc/stat processes (forks)"),
     _trace("fedge_retrans", "tcp/tcp_retransmit_skb", Feature.RETRANSMITS, "/proc/net/snmp Tcp RetransSegs"),
+    _trace("fedge_peer", "sock/inet_sock_set_state", Feature.PEERS, "/proc/net/tcp, tcp6 (those at the end)", *_PEER),
     _trace("fedge_reclaim", "vmscan/mm_vmscan_direct_reclaim_begin", Feature.RECLAIM, "/proc/vmstat allocstall_*"),
     _trace("fedge_oom", "oom/mark_victim", Feature.RECLAIM, "/proc/vmstat oom_kill"),
     _trace("fedge_blk_issue", "block/block_rq_issue", Feature.BLOCK_LATENCY, _DISK, *_REQUEST),
@@ -190,6 +193,7 @@ MAPS: tuple[PinnedMap, ...] = (
     PinnedMap("fedge_runq", ObjectName.TELEMETRY, Access.READ),
     PinnedMap("fedge_blk", ObjectName.TELEMETRY, Access.READ),
     PinnedMap("fedge_tel", ObjectName.TELEMETRY, Access.READ),
+    PinnedMap("fedge_peers", ObjectName.TELEMETRY, Access.READ),
 )
 
 

@@ -11,7 +11,7 @@ from typing import Self
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.errors import BpfCallError
 from fedge_agent.kernel.policy_records import BUDGET, Budget
-from fedge_agent.kernel.records import HISTOGRAM_SLOTS, Counter, Denial, MachineCounter
+from fedge_agent.kernel.records import HISTOGRAM_SLOTS, PEER_SLOTS, Counter, Denial, MachineCounter
 
 _MAX_WAITING_DENIALS = 4096
 
@@ -69,6 +69,10 @@ class MapReader:
         """(32,) counts of smoothed round-trip times of the agent's TCP connections by log2 us, one an update."""
         return self._sums("fedge_srtt", HISTOGRAM_SLOTS)
 
+    def peers(self) -> tuple[int, ...]:
+        """(256,) when a peer of each slot was last met, CLOCK_MONOTONIC ns; 0 never. See `peers.count`."""
+        return self._values("fedge_peers", PEER_SLOTS, each=1)
+
     def budget(self) -> Budget | None:
         """What is left of the day's bytes; None where none are counted."""
         held = Budget.decode(libbpf.lookup(self._open("fedge_budget"), bytes(4), BUDGET.size, "fedge_budget"))
@@ -94,11 +98,15 @@ class MapReader:
         return self._descriptors[name]
 
     def _sums(self, name: str, slots: int) -> tuple[int, ...]:
-        """All `slots` of a per-CPU array of u64, each summed over the CPUs, in one system call."""
+        """All `slots` of a per-CPU array of u64, each summed over the CPUs."""
         self._cpus = self._cpus or libbpf.possible_cpus()
+        return self._values(name, slots, each=self._cpus)
+
+    def _values(self, name: str, slots: int, *, each: int) -> tuple[int, ...]:
+        """All `slots` of an array, each the sum of `each` u64, in one system call."""
         descriptor = self._open(name)
         keys = (ctypes.c_uint32 * slots)()
-        values = (ctypes.c_uint64 * (slots * self._cpus))()
+        values = (ctypes.c_uint64 * (slots * each))()
         count, position = ctypes.c_uint32(slots), ctypes.c_uint32()
         result = libbpf.library().bpf_map_lookup_batch(
             descriptor, None, ctypes.byref(position), keys, values, ctypes.byref(count), None
@@ -107,8 +115,8 @@ class MapReader:
             raise BpfCallError(f"cannot read map {name}", ctypes.get_errno())
         sums = [0] * slots
         for index in range(count.value):
-            start = index * self._cpus
-            sums[keys[index]] = sum(values[start : start + self._cpus])
+            start = index * each
+            sums[keys[index]] = sum(values[start : start + each])
         return tuple(sums)
 
 

@@ -9,6 +9,7 @@ from fedge_agent.kernel.frozen import dataclass
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 HISTOGRAM_SLOTS = 32
+PEER_SLOTS = 256
 DENIAL = struct.Struct("=QI2sBB16sBB6x")
 PORT_PROTOCOL_BITS = 32
 ADDRESS_BYTES = 16

@@ -1,7 +1,11 @@
 """What /proc tells when a BPF program cannot: coarser, and named as such wherever it is used."""
 
 import dataclasses
+import ipaddress
 import os
+import socket
+import stat
+import sys
 from pathlib import Path
 
 MISSING_ERRORS = (OSError, ValueError, IndexError, KeyError)
@@ -10,6 +14,12 @@ _PRIORITY = 15
 _START_TICKS = 19
 _MAX_STAT_BYTES = 4096
 _LEAST_PRIORITY = 39  # a nice-19 task
+# Fields and states of /proc/net/tcp.
+_TCP_STATE = 3
+_SPEAKING = ("01", "02")  # ESTABLISHED, SYN_SENT
+_MAX_TABLE_BYTES = 4 * 1024 * 1024
+# struct tcp_info (linux/tcp.h): tcpi_state is its first byte, tcpi_rtt stands at 68.
+_TCP_INFO_BYTES, _TCP_INFO_RTT, _ESTABLISHED = 104, 68, b"\x01"
 _NO_DISKS = ("loop", "ram", "zram")
 
 
@@ -59,6 +69,55 @@ def memory_events(root: Path = Path("/")) -> tuple[int | None, int | None]:
         return None, None
     stalls = [value for name, value in totals.items() if name != "oom_kill"]
     return sum(stalls) if stalls else None, totals.get("oom_kill")
+
+
+def peers(root: Path = Path("/")) -> int | None:
+    """Distinct addresses that TCP connections of this network namespace go to now, without loopback."""
+    found: set[str] = set()
+    read = 0
+    for name in ("tcp", "tcp6"):
+        try:
+            with (root / "proc/net" / name).open(encoding="ascii", errors="replace") as table:
+                lines = table.read(_MAX_TABLE_BYTES).splitlines()[1:]
+            read += 1
+            rows = [line.split() for line in lines]
+            found |= {
+                row[2].partition(":")[0] for row in rows if len(row) > _TCP_STATE and row[_TCP_STATE] in _SPEAKING
+            }
+        except OSError:
+            continue
+    try:
+        return sum(not _is_loopback(address) for address in found) if read else None
+    except ValueError:
+        return None
+
+
+def _is_loopback(written: str) -> bool:
+    """Of an address as /proc/net/tcp writes it: each word of four bytes as a number of this machine."""
+    words = (int(written[place : place + 8], 16) for place in range(0, len(written), 8))
+    address = ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def own_srtt_us() -> float | None:
+    """The longest smoothed round-trip time of this process's own TCP connections now (TCP_INFO); None without any."""
+    longest = None
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names are what is wanted
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        try:
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as one:
+                info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            continue  # none of TCP, or closed meanwhile
+        rtt_us = int.from_bytes(info[_TCP_INFO_RTT : _TCP_INFO_RTT + 4], sys.byteorder)
+        if info[:1] == _ESTABLISHED and rtt_us:
+            longest = max(longest or 0.0, float(rtt_us))
+    return longest
 
 
 Traffic = tuple[int, int, int, int]

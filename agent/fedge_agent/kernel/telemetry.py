@@ -26,12 +26,18 @@ class Telemetry:
     """The device's feature vector; each call of `window` gives the features since the previous one."""
 
     def __init__(
-        self, pin_dir: Path, *, root: Path = Path("/"), monotonic_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        pin_dir: Path,
+        *,
+        root: Path = Path("/"),
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        own_srtt_us: Callable[[], float | None] = substitutes.own_srtt_us,
     ) -> None:
         self._reader = MapReader(pin_dir)
         self._pin_dir = pin_dir
         self._root = root
         self._monotonic_ns = monotonic_ns
+        self._own_srtt_us = own_srtt_us
         self._previous = self._sample()
 
     def close(self) -> None:
@@ -52,6 +58,7 @@ class Telemetry:
         run_queue = _or_none(self._reader.run_queue) if counting else None
         block = _or_none(self._reader.block) if self._attached("fedge_blk_issue", "fedge_blk_done") else None
         network = _or_none(self._reader.network) if self._attached("fedge_egress", "fedge_ingress") else None
+        peers = _or_none(self._reader.peers) if self._attached("fedge_peer") else None
         # Looking at every process costs milliseconds; while the probes merely rest, the machine's own sum will do.
         queue = substitutes.machine_queue(self._root) if probes and not counting else None
         return Sample(
@@ -63,6 +70,10 @@ class Telemetry:
             block=block,
             traffic=substitutes.traffic(self._root) if network is None else None,
             opened=substitutes.tcp("ActiveOpens", self._root) if network is None else None,
+            refused=substitutes.tcp("AttemptFails", self._root) if network is None else None,
+            peers=peers,
+            connected=substitutes.peers(self._root) if peers is None else None,
+            own_srtt_us=self._own_srtt_us(),
             proc=self._proc(machine),
             queue=queue,
             waits=substitutes.run_queue(self._root, known) if run_queue is None and queue is None else None,

@@ -33,7 +33,7 @@ class Window:
     Attributes:
         number: counts up from 1 without gaps, over restarts.
         end_ms: Unix time; as right as the clock was.
-        values: (18,) in the order of FEATURES; NaN where missing.
+        values: (19,) in the order of FEATURES; NaN where missing.
     """
 
     number: int

@@ -13,7 +13,8 @@ from fedge_agent.kernel.programs import Program, TracepointField
 from fedge_agent.kernel.text_files import StrPath, read_text
 
 TRACEFS_PLACES = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
-_TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
+_TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64", 16: "__u32"}
+"""By size; of an IPv6 address the words."""
 
 
 @dataclass(frozen=True, slots=True)

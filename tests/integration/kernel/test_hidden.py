@@ -64,15 +64,15 @@ def test_without_tracefs_the_network_is_guarded_and_every_feature_has_its_substi
     sources = sources_without((), pin_dir)
     assert {sources[name] for name in ("egress_bytes_per_s", "denials_per_s")} == {"kernel"}
     replaced = {name for name, source in sources.items() if source == "substitute"}
-    assert {"execs_per_s", "retransmits_per_s", "reclaims_per_s", "oom_kills_per_s"} <= replaced
+    assert {"execs_per_s", "retransmits_per_s", "reclaims_per_s", "oom_kills_per_s", "peers"} <= replaced
 
 
 def test_without_programs_and_without_psi_what_is_left_is_named_missing(root_privilege, tmp_path):
     sources = sources_without(("/proc/pressure", "/proc/vmstat", "/proc/diskstats"), tmp_path)
     gone = {"cpu_some", "memory_some", "memory_full", "io_some", "io_full", "reclaims_per_s", "oom_kills_per_s"}
-    gone |= {"block_us", "denials_per_s", "srtt_us"}
+    gone |= {"block_us", "srtt_us"}
     assert {name for name in gone if sources[name] != "missing"} == set()
-    assert sources["execs_per_s"] == "substitute"
+    assert {sources[name] for name in ("execs_per_s", "denials_per_s", "peers")} == {"substitute"}
     assert list(sources) == list(FEATURES)
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from fedge_agent.kernel import peers
 from fedge_agent.kernel.doctor import Grade, run_checks
 from fedge_agent.kernel.features import FEATURES, Source
 from fedge_agent.kernel.reader import MapReader
@@ -98,13 +99,39 @@ def test_block_requests_are_timed(fedge_bpf, cgroup, pin_dir, tmp_path):
         assert sum(reader.block()) >= before + 16
 
 
+SPEAK = """
+set -e
+ip link set lo up; ip link add d0 type veth peer name d1; ip addr add 192.0.2.1/24 dev d0
+ip -6 addr add 2001:db8::1/64 dev d0 nodad; ip link set d1 up; ip link set d0 up
+exec "$@"
+"""
+TO_MANY = """
+import socket
+near = ["127.0.0.%d" % n for n in range(1, 40)] + ["::1"]
+for address in ["192.0.2.%d" % n for n in range(2, 62)] * 3 + ["2001:db8::%x" % n for n in range(2, 22)] + near:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as one:
+        one.setblocking(False)
+        one.connect_ex((address, 9))
+"""
+
+
+def test_peers_are_counted_once_each_whatever_the_family_and_loopback_not_at_all(fedge_bpf, cgroup, pin_dir):
+    fedge_bpf("attach", "--cgroup", str(cgroup))
+    with MapReader(pin_dir) as reader:
+        since_ns = time.monotonic_ns()
+        command = ["unshare", "-n", "sh", "-c", SPEAK, "sh", sys.executable, "-c", TO_MANY]
+        subprocess.run(command, check=True, capture_output=True)
+        assert peers.count(reader.peers(), since_ns) == pytest.approx(80, rel=0.25)
+        assert peers.count(reader.peers(), time.monotonic_ns()) == 0
+
+
 def test_features_come_from_the_kernel_when_attached_and_from_proc_when_not(fedge_bpf, cgroup, pin_dir):
     bare = Telemetry(pin_dir)
     work(2)
     found = sources(bare)
     assert found["execs_per_s"] is found["retransmits_per_s"] is found["run_queue_us"] is Source.SUBSTITUTE
     assert found["egress_bytes_per_s"] is found["reclaims_per_s"] is found["oom_kills_per_s"] is Source.SUBSTITUTE
-    assert found["denials_per_s"] is found["srtt_us"] is Source.MISSING
+    assert found["denials_per_s"] is found["peers"] is Source.SUBSTITUTE
     bare.close()
 
     fedge_bpf("attach", "--cgroup", str(cgroup))
@@ -115,7 +142,7 @@ def test_features_come_from_the_kernel_when_attached_and_from_proc_when_not(fedg
     found = sources(full)
     full.close()
     kernel = {"execs_per_s", "retransmits_per_s", "run_queue_us", "egress_bytes_per_s", "denials_per_s"}
-    kernel |= {"connects_per_s", "reclaims_per_s", "oom_kills_per_s"}
+    kernel |= {"connects_per_s", "reclaims_per_s", "oom_kills_per_s", "peers"}
     assert {found[name] for name in kernel} == {Source.KERNEL}
 
 

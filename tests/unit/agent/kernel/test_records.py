@@ -41,6 +41,7 @@ def test_records_have_the_sizes_the_kernel_uses():
     assert records.DENIAL.size == 40
     assert (policy_records.RULE.size, policy_records.BUDGET.size) == (16, 24)
     assert f"#define FEDGE_SLOTS {records.HISTOGRAM_SLOTS}" in HEADER
+    assert f"#define FEDGE_PEER_SLOTS {records.PEER_SLOTS}" in HEADER
 
 
 @pytest.mark.parametrize("name", list(ObjectName))
@@ -73,7 +74,10 @@ def test_compiled_offsets_are_those_the_loader_compares():
     }
     fields = [field for p in PROGRAMS for field in p.fields]
     listed = {field.macro: field.offset for field in fields}
-    assert types == {field.macro: field.size for field in fields}
+    words = {field.macro for field in fields if field.size == 16}  # an address, read by words
+    assert types == {field.macro: 4 if field.macro in words else field.size for field in fields}
+    for name in words:
+        assert (BPF / "telemetry.bpf.c").read_text().count(f"FIELD_WORD(ctx, {name}, ") == 4
     assert listed == compiled
 
 

@@ -1,13 +1,18 @@
+import ipaddress
 import math
+import random
+import socket
+import struct
+from pathlib import Path
 
 import pytest
 
-from fedge_agent.kernel import substitutes
+from fedge_agent.kernel import peers, substitutes
 from fedge_agent.kernel.features import FEATURES, Source
 from fedge_agent.kernel.pressure import parse_pressure
 from fedge_agent.kernel.telemetry import Telemetry
 
-SNMP = "Ip: Forwarding DefaultTTL\nIp: 1 64\nTcp: RtoAlgorithm RetransSegs InErrs\nTcp: 1 {} 0\n"
+SNMP = "Ip: Forwarding DefaultTTL\nIp: 1 64\nTcp: RtoAlgorithm RetransSegs AttemptFails\nTcp: 1 {} 3\n"
 DISKS = (
     "   8       0 sda {reads} 0 0 {read_ms} {writes} 0 0 {write_ms} 0 0 0\n   7       0 loop0 9 0 0 9 9 0 0 9 0 0 0\n"
 )
@@ -79,7 +84,7 @@ def test_substitutes_fill_the_vector_and_the_masks_tell_them_apart(machine):
 
     write(100, 7, 50, 0)
     task(machine, 1, waited_ns=0, slices=0)
-    telemetry = Telemetry(machine / "no-pins", root=machine, monotonic_ns=lambda: now_ns[0])
+    telemetry = Telemetry(machine / "no-pins", root=machine, monotonic_ns=lambda: now_ns[0], own_srtt_us=lambda: 1500.0)
     write(120, 9, 60, 5_000_000)
     task(machine, 1, waited_ns=4_000, slices=2)
     now_ns[0] = 10_000_000_000
@@ -90,7 +95,8 @@ def test_substitutes_fill_the_vector_and_the_masks_tell_them_apart(machine):
     assert (found["cpu_some"], found["memory_full"]) == (0.5, 0.0)
     kernel = {name for i, name in enumerate(FEATURES) if vector.kernel_mask >> i & 1}
     assert kernel == {"cpu_some", "memory_some", "memory_full", "io_some", "io_full"}
-    assert vector.present_mask.bit_count() == 9
+    assert (found["denials_per_s"], found["srtt_us"]) == (0.0, 1500.0)
+    assert vector.present_mask.bit_count() == 11
 
 
 @pytest.mark.parametrize("text", ["", "some avg10=0.00", "total=5", "some total=x"])
@@ -118,3 +124,65 @@ def test_the_machines_queue_is_summed_over_its_cpus(machine):
         "version 15\ncpu0 0 0 0 0 0 0 7 3000 2\ndomain0 1\ncpu1 0 0 0 0 0 0 7 1000 2\n"
     )
     assert substitutes.machine_queue(machine) == substitutes.Mean(4.0, 4)
+
+
+TCP_ROW = (
+    "   {n}: 0100007F:1F90 {address}:01BB {state} 00000000:00000000 00:00000000 00000000  1000        0 12345 1 0\n"
+)
+
+
+def tcp_table(*rows):
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    return head + "".join(TCP_ROW.format(n=n, address=a, state=s) for n, (a, s) in enumerate(rows))
+
+
+def words(packed):
+    return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
+
+
+def test_connected_peers_are_counted_once_each_without_loopback_and_listeners(machine):
+    assert substitutes.peers(machine) is None
+    far, near = words(bytes((192, 0, 2, 1))), words(bytes((127, 9, 9, 9)))
+    (machine / "proc/net/tcp").write_text(
+        tcp_table((far, "01"), (far, "02"), (near, "01"), (words(bytes(4)), "0A"), (words(bytes((192, 0, 2, 2))), "06"))
+    )
+    assert substitutes.peers(machine) == 1
+    six = ipaddress.ip_address("2001:db8::1").packed
+    mapped = ipaddress.ip_address("::ffff:127.0.0.1").packed
+    (machine / "proc/net/tcp6").write_text(
+        tcp_table((words(six), "01"), (words(mapped), "01"), (words(bytes(15) + b"\x01"), "01"))
+    )
+    assert substitutes.peers(machine) == 2
+    (machine / "proc/net/tcp6").write_text(tcp_table(("zz", "01")))
+    assert substitutes.peers(machine) is None
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_the_round_trip_time_of_an_own_connection_is_read_and_no_descriptor_is_left():
+    assert substitutes.own_srtt_us() is None
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as one:
+        other, _ = server.accept()
+        with other:
+            for _ in range(20):
+                one.sendall(b"a")
+                other.sendall(other.recv(10))
+                one.recv(10)
+            before = open_descriptors()
+            found = substitutes.own_srtt_us()
+            assert found is not None
+            assert 1 <= found < 1e6
+            assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 10, 100, 400])
+def test_the_number_of_peers_is_told_from_a_sketch(wanted):
+    stamps = [0] * 256
+    rng = random.Random(wanted)  # noqa: S311 - no secret
+    for _ in range(wanted):
+        stamps[rng.randrange(256)] = 2_000
+    stamps[7] = stamps[7] or 900  # of the window before
+    assert peers.count(stamps, 1_000) == pytest.approx(wanted, rel=0.2, abs=0.6)
+    assert peers.count([2_000] * 256, 1_000) == pytest.approx(1419.6, abs=0.1)
