@@ -150,8 +150,12 @@ def loads(ground: Ground, compiler: str, times: int) -> dict[str, Any]:
     peak_mb, reader_mb = (
         statistics.median(one[n] for one in found) * 1024 / 1e6 for n in ("peak_kib", "reader_peak_kib")
     )
-    attached = sum(program["state"] == "attached" for program in found[-1]["programs"])
-    return {**medians, "peak_mb": round(peak_mb, 2), "reader_peak_mb": round(reader_mb, 2), "programs": attached}
+    return {
+        **medians,
+        "peak_mb": round(peak_mb, 2),
+        "reader_peak_mb": round(reader_mb, 2),
+        "programs": found[-1]["programs"],
+    }
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import json
 import os
 import struct
 import subprocess
@@ -11,7 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from fedge_agent.kernel import libbpf
 from fedge_agent.kernel.attach import detach
@@ -96,17 +95,21 @@ class Ground:
         subprocess.run(["umount", str(self._mount)], check=True)
         self._mount.rmdir()
 
-    def attach(self, compiler: str, *options: str) -> dict[str, Any]:
-        """What the real loader says and what it costs: its report, times, and the peaks of its two parts."""
+    def attach(self, compiler: str, *options: str) -> dict[str, float]:
+        """What the real loader costs, run as its unit runs it: `programs` attached, times, peaks of its two parts."""
         python = SYSTEM_PYTHON
         command = ["unshare", "-m", "sh", "-c", _PRIVATE_TRACEFS, "sh", python, "-IS" if compiler == "object" else "-E"]
-        command += ["-c", f"import sys; sys.path.insert(0, {str(AGENT)!r})\n{_LOADER}", "attach", "-o", "json"]
+        command += ["-c", f"import sys; sys.path.insert(0, {str(AGENT)!r})\n{_LOADER}", "attach"]
         command += ["--cgroup", str(self.cgroup), "--pin-dir", str(self.pin_dir), "--compiler", compiler]
         command += ["--object-dir", str(REPOSITORY_OBJECTS), "--budget-file", str(self._mount) + ".budget", *options]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
+        *programs, last = done.stdout.splitlines()
         names = ("peak_kib", "reader_peak_kib", "wall_ms", "cpu_ms")
-        report: dict[str, Any] = json.loads(done.stdout)
-        return report | dict(zip(names, map(float, done.stderr.split()[-4:]), strict=True))
+        return {
+            "programs": sum(line.startswith("attached ") for line in programs),
+            "load_ms": float(last.split()[-2]),
+            **dict(zip(names, map(float, done.stderr.split()[-4:]), strict=True)),
+        }
 
     def detach(self) -> None:
         """Removes the programs, so that the next attach loads from nothing."""

@@ -207,6 +207,8 @@ def _report(order: Order, programs: Sequence[ProgramStatus], **extra: object) ->
         if p.state is not State.ATTACHED and p.program.substitute:
             note += f" (instead: {p.program.substitute})"
         lines.append(f"{p.state.value:9} {p.program.name:16} {p.program.section:44} {note}".rstrip())
+    if "load_ms" in extra:
+        lines.append(f"in force after {extra['load_ms']} ms")
     record = {"pin_dir": order.pin_dir, "admission_enforced": enforced(programs), "programs": rows, **extra}
     _print(order, record, "\n".join(lines))
 
