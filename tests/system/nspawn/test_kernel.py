@@ -3,20 +3,25 @@
 import json
 
 import pytest
+from tests.system.fleet import Fleet, connected, install, restarts_soon
 
 CONNECT = "/usr/bin/python3 -c 'import socket; socket.create_connection((\"{}\", {}), 3)'"
 
 
 @pytest.fixture(scope="module")
-def device(machines, trust, archive):
+def device(machines):
     machine = machines("guarded", kernel=True)
-    trust(machine)
-    machine.do("apt-get install -y --no-install-recommends fedge-agent fedge-coordinator")
-    machine.do(f"fedgectl init --fleet guarded --host {machine.address}")
-    path = machine.root / "etc/fedge/agent.toml"
-    path.write_text(path.read_text().replace('#network = "prefer"', 'network = "require"'))
+    install(machine, "fedge-agent")
+    install(machine, "fedge-coordinator")
+    machine.write("/etc/fedge/agent.d/50-test.toml", '[kernel]\nnetwork = "require"\n')
+    restarts_soon(machine)
     machine.do("systemctl restart fedge-agent")
     return machine
+
+
+@pytest.fixture(scope="module")
+def fleet(device):
+    return Fleet(device)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def test_the_unit_starts_guarded_before_it_is_enrolled(device, unit_cgroup):
     assert "not enrolled" in shown
 
 
-def test_before_the_enrolment_the_unit_may_reach_nothing(device, unit_cgroup):
+def test_before_the_enrolment_the_unit_may_reach_nothing(device, fleet, unit_cgroup):
     command = CONNECT.format(device.address, 8883)
     assert device.run(command).status == 0
     done = device.run(inside(unit_cgroup, command))
@@ -46,10 +51,9 @@ def test_before_the_enrolment_the_unit_may_reach_nothing(device, unit_cgroup):
     assert "PermissionError: [Errno 1] Operation not permitted" in done.text
 
 
-def test_an_enrolment_opens_its_broker_and_nothing_else_without_a_restart(device, unit_cgroup):
+def test_an_enrolment_opens_its_broker_and_nothing_else_without_a_restart(device, fleet, unit_cgroup):
     pid = device.do("systemctl show -P MainPID fedge-agent").strip()
-    device.do(f"fedge-agent enroll {device.do('fedgectl token create').split()[-1]}")
-    device.wait("fedge-agent status -o json", lambda d: '"connected": true' in d.text, timeout_s=120)
+    fleet.enrol(device)
     assert device.do("systemctl show -P MainPID fedge-agent").strip() == pid
     assert device.run(inside(unit_cgroup, CONNECT.format(device.address, 8883))).status == 0
     for host, port in ((device.address, 22), ("127.0.0.1", 8883), ("10.77.0.1", 8000)):
@@ -61,7 +65,7 @@ def test_an_enrolment_opens_its_broker_and_nothing_else_without_a_restart(device
 def test_the_daemon_proves_it_itself_without_a_capability_though_bpffs_is_closed(device):
     assert device.do("stat -c %a /sys/fs/bpf").strip().endswith("700")
     device.do("systemctl restart fedge-agent")
-    device.wait("fedge-agent status -o json", lambda d: '"connected": true' in d.text, timeout_s=60)
+    connected(device)
     admission = json.loads(device.run("fedge-agent status -o json").text)["network_admission"]
     assert admission["enforced"]
     assert "counted by the kernel" in admission["detail"], "the daemon could read the pinned maps"

@@ -1,142 +1,209 @@
-"""A virtual machine with Debian's own kernel: cgroup v2, eBPF through the unit, watchdog, kill, and a power cut.
+"""A device with Debian's own kernel, control groups v2 and a power switch; its fleet runs beside it, in containers.
 
 Emulated (TCG), so slow: waits are long, and nothing here judges time.
 """
 
+import json
 import os
-import re
 import shutil
-import subprocess
-import tarfile
-import time
 from pathlib import Path
 
 import pytest
-import yaml
-
-PLACE = Path(os.environ.get("FEDGE_SYSTEM_QEMU", "/nonexistent"))
-DEBS = Path(os.environ.get("FEDGE_SYSTEM_DEBS", "/nonexistent"))
-HERE = Path(__file__).parent
-TIMEOUT_S = 1500
-KERNEL_OPTIONS = (
-    "console=ttyS0 root=/dev/vda rw quiet mitigations=off random.trust_cpu=on"
-    " systemd.show_status=false net.ifnames=0 panic=-1"
+from tests.system.fleet import (
+    Fleet,
+    connected,
+    install,
+    job,
+    own,
+    restarts_soon,
+    trust,
+    waits_ready,
 )
-AGENT = """
-[consent]
-allow_small_cohort = true
+from tests.system.machine import MachineError
+from tests.system.qemu.machine import VirtualMachine
 
-[sources.readings]
-kind = "directory"
-path = "/srv/readings"
-
+BUILT = Path(os.environ.get("FEDGE_SYSTEM_QEMU", "/nonexistent"))
+UNIT = "/sys/fs/cgroup/fedge.slice/fedge-agent.service"
+WORKER = f"{UNIT}/worker"
+MIB = 1 << 20
+LIMITS = """
 [kernel]
 network = "require"
 
 [worker]
 memory_max_mib = 128
 cpu_max_percent = 50
-
-[admission]
-run_queue_p95_us = [2e8, 3e8]
-cpu_some = [2, 3]
-memory_some = [2, 3]
-io_some = [2, 3]
-temperature_c = [200, 201]
-enter_after_s = 0
 """
-JOB = {
-    "apiVersion": "fedge.dev/v1alpha1",
-    "kind": "TrainingJob",
-    "metadata": {"name": "vm"},
-    "spec": {
-        "model": {"input": 4, "layers": [{"dense": 3}], "loss": "softmax-cross-entropy", "seed": 1},
-        "data": {"source": "readings", "kind": "directory"},
-        "training": {
-            "epochs": 2,
-            "batchSize": 8,
-            "learningRate": 0.05,
-            "clipNorm": 1.0,
-            "maxSamples": 64,
-            "weightUnit": 32,
-            "weightMax": 2,
-        },
-        "cohort": {"minimum": 2, "target": 2, "allowSmallCohort": True, "readySeconds": 300, "phaseSeconds": 120},
-        "aggregation": {"mode": "secure", "strategy": "fedavg", "suite": "chacha20"},
-        "privacy": {"floor": 2},
-        "admission": {},
-        "rewards": {"perRound": "0", "rule": "participation-v1"},
-        "rollout": {"rounds": 5000},
-    },
-}
-
-
-def payload(folder, phase):
-    """The second disk: the packages, the configuration, the scenario."""
-    path = folder / f"{phase}.tar"
-    (folder / "run").write_text(f"exec /bin/bash /scenario/guest.sh {phase}\n")
-    (folder / "agent.toml").write_text(AGENT)
-    (folder / "job.yaml").write_text(yaml.safe_dump(JOB))
-    with tarfile.open(path, "w") as archive:
-        for name in ("run", "agent.toml", "job.yaml"):
-            archive.add(folder / name, name)
-        archive.add(HERE / "guest.sh", "guest.sh")
-        if phase == "first":
-            for deb in DEBS.glob("fedge-[ac]*.deb"):
-                if "+1_" not in deb.name and not deb.name.startswith("fedge-agent-eth"):
-                    archive.add(deb, f"debs/{deb.name}")
-    return path
-
-
-def boot(folder, phase, until):
-    """Boot the disk and wait for a line; the power is cut at that line, or the machine has switched itself off."""
-    log = folder / f"{phase}.log"
-    command = [
-        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "2",
-        "-m", "1536", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-kernel", str(PLACE / "vmlinuz"), "-initrd", str(PLACE / "initrd.gz"),
-        "-append", KERNEL_OPTIONS,
-        "-drive", f"id=a,if=none,file={folder / 'disk.qcow2'},cache=writeback",
-        "-drive", f"id=b,if=none,file={payload(folder, phase)},format=raw,readonly=on",
-        "-device", "virtio-blk-pci,drive=a", "-device", "virtio-blk-pci,drive=b", "-device", "virtio-rng-pci",
-        "-serial", f"file:{log}",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as machine:
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while machine.poll() is None and time.monotonic() < deadline_s:
-            if until in (log.read_text(errors="replace") if log.exists() else ""):
-                break
-            time.sleep(0.2)
-        machine.kill()  # no flush, no farewell
-    text = log.read_text(errors="replace")
-    assert until in text, f"not within {TIMEOUT_S} s; the machine's last words:\n{text[-6000:]}"
-    return text
-
-
-def results(text):
-    """What became of each step."""
-    return dict(re.findall(r"^RESULT (\S+) (.*?)\r?$", text, re.MULTILINE))
+SIGNED = """import json, sqlite3
+db = sqlite3.connect("/var/lib/fedge/state.db")
+print(json.dumps(db.execute("SELECT job, round, attempt, hex(body) FROM signed").fetchall()))
+"""
+SHORT, LONG = "short", "long"
+EMULATED_S = 600.0
+"""A wait for what takes seconds on a device."""
 
 
 @pytest.fixture(scope="module")
-def boots(tmp_path_factory):
-    if shutil.which("qemu-system-x86_64") is None or not (PLACE / "disk.ext4").exists():
+def fleet(machines):
+    operator = machines("operator")
+    install(operator, "fedge-coordinator")
+    return Fleet(operator)
+
+
+@pytest.fixture(scope="module")
+def partner(machines, fleet):
+    """The second device of the fleet."""
+    machine = machines("partner")
+    install(machine, "fedge-agent")
+    own(machine, seed=1)
+    fleet.enrol(machine)
+    return machine
+
+
+@pytest.fixture(scope="module")
+def device(lan, archive, tmp_path_factory):
+    """The machine under test, with the agent installed."""
+    if shutil.which("qemu-system-x86_64") is None or not (BUILT / "disk.ext4").exists():
         pytest.skip("no virtual machine was built; tests/system/run --qemu builds one")
-    folder = tmp_path_factory.mktemp("vm")
-    disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(PLACE / "disk.ext4"), "-F", "raw"]
-    subprocess.run([*disk, str(folder / "disk.qcow2")], check=True)
-    first = boot(folder, "first", "CUT NOW")
-    second = boot(folder, "second", "PHASE second DONE")
-    return first, second
+    namespace, address = lan.join()
+    machine = VirtualMachine("vm", BUILT, tmp_path_factory.mktemp("vm"), namespace, address)
+    try:
+        machine.boot()
+        trust(machine, archive)
+        install(machine, "fedge-agent")
+        own(machine, 0, LIMITS)
+        yield machine
+    finally:
+        machine.cut_power()
 
 
-def test_every_step_before_the_power_cut_went_well(boots):
-    found = results(boots[0])
-    assert {name: said for name, said in found.items() if said != "ok"} == {}, boots[0][-6000:]
-    assert {"enforced", "forbidden-refused", "watchdog", "kill", "worker-memory-limit", "first-round"} <= set(found)
+@pytest.fixture(scope="module")
+def enrolled(device, fleet, partner):
+    """Its id in the fleet."""
+    return fleet.enrol(device)
 
 
-def test_after_a_power_cut_in_a_round_the_device_goes_on_and_signs_nothing_twice(boots):
-    found = results(boots[1])
-    assert {name: said for name, said in found.items() if said != "ok"} == {}, boots[1][-6000:]
-    assert {"device-is-back", "rounds-go-on", "signed-once-after-cut"} <= set(found)
+def from_inside(host, port):
+    """A connection by somebody who is in the agent's control group."""
+    connect = f'import socket; socket.create_connection(("{host}", {port}), 20)'
+    enter = f"echo $$ >{UNIT}/agent/cgroup.procs 2>/dev/null || echo $$ >{UNIT}/cgroup.procs"
+    return f"{enter}; exec /usr/bin/python3 -ISc '{connect}'"
+
+
+def trains(machine):
+    """Return when its worker is there."""
+    machine.wait(f"grep -q . {WORKER}/cgroup.procs", lambda done: done.status == 0, EMULATED_S)
+
+
+def counts(machine, path):
+    """A file of `NAME NUMBER` lines."""
+    return {name: int(number) for name, number in (line.split() for line in machine.do(f"cat {path}").splitlines())}
+
+
+def restarts(machine):
+    return int(machine.do("systemctl show -P NRestarts fedge-agent"))
+
+
+def nothing_was_signed_twice(machine, fleet, device_id):
+    """The device remembers all that the coordinator accepted from it, and no second was ever offered."""
+    machine.write("/root/signed.py", SIGNED)
+    remembered: dict[tuple[str, int, int], list[bytes]] = {}
+    for name, number, attempt, body in json.loads(machine.do("/usr/bin/python3 -IS /root/signed.py")):
+        remembered.setdefault((name, number, attempt), []).append(bytes.fromhex(body))
+    accepted = [entry for entry in fleet.accepted(device_id) if entry[1] != "refusal"]
+    assert accepted
+    for key, kind, body in accepted:
+        assert any(mine in body for mine in remembered.get(key, [])), (
+            f"{kind} of {key} was accepted, and forgotten here"
+        )
+    assert "a second, different" not in fleet.operator.journal("fedge-coordinator")
+
+
+def test_the_package_installs_under_debians_kernel_and_the_unit_waits_guarded(device):
+    assert device.do("stat -f -c %T /sys/fs/cgroup").strip() == "cgroup2fs"
+    device.wait("systemctl is-active fedge-agent", lambda done: done.status == 0)
+    assert "not enrolled" in device.shows("fedge-agent", "StatusText")
+    assert json.loads(device.do(f"fedge-bpf status -o json --cgroup {UNIT}"))["admission_enforced"]
+
+
+def test_a_connection_that_is_not_the_fleets_is_denied_by_the_kernel(device, enrolled, fleet, archive):
+    assert json.loads(device.run("fedge-agent status -o json").text)["network_admission"]["enforced"]
+    device.do(from_inside(fleet.operator.address, 8883))
+    archive_host = archive.url.split("/")[2].split(":")[0]
+    denied = device.run(from_inside(archive_host, 8000))
+    assert "PermissionError: [Errno 1]" in denied.text
+    device.do(f"exec 3<>/dev/tcp/{archive_host}/8000")  # from outside of the unit it is there
+
+
+def test_it_completes_a_round_with_a_device_in_a_container(device, enrolled, fleet):
+    fleet.apply(job(SHORT, ready_s=600))
+    assert fleet.completes(SHORT, timeout_s=EMULATED_S)["participants"] == 2
+    fleet.operator.do(f"fedgectl pause job {SHORT}")
+
+
+def test_the_workers_cpu_and_memory_limits_hold(device, enrolled, fleet):
+    fleet.apply(job(LONG, ready_s=600, epochs=1000))
+    trains(device)
+    assert device.do(f"cat {WORKER}/memory.max").strip() == str(128 * MIB)
+    before = counts(device, f"{WORKER}/cpu.stat")
+    pid = device.do("systemctl show -P MainPID fedge-agent").strip()
+    device.write("/root/hog.py", f"held = bytearray({200 * MIB})\n")
+    hog = device.run(f"echo $$ >{WORKER}/cgroup.procs && exec /usr/bin/python3 -IS /root/hog.py")
+    assert hog.status == 137, hog.text
+    assert counts(device, f"{WORKER}/memory.events")["oom_kill"] >= 1
+    after = counts(device, f"{WORKER}/cpu.stat")
+    assert after["nr_throttled"] > before["nr_throttled"], "two processes wanted more than half a CPU"
+    periods = after["nr_periods"] - before["nr_periods"]
+    assert after["usage_usec"] - before["usage_usec"] <= (periods + 2) * 50_000 * 1.1
+    assert device.do("systemctl show -P MainPID fedge-agent").strip() == pid, "the daemon lives on"
+
+
+def test_a_daemon_that_hangs_is_started_again_by_the_watchdog(device, enrolled):
+    restarts_soon(device)
+    before = restarts(device)
+    device.do("systemctl kill --kill-whom=main --signal=STOP fedge-agent")
+    device.wait("systemctl show -P NRestarts fedge-agent", lambda done: int(done.text) == before + 1, EMULATED_S)
+    assert "Watchdog timeout" in device.do("journalctl --no-pager --output=cat _PID=1 | grep fedge-agent")
+    connected(device, EMULATED_S)
+
+
+def test_a_daemon_that_is_killed_while_its_worker_trains_leaves_no_worker_and_comes_back(device, enrolled):
+    trains(device)
+    before = restarts(device)
+    worker = device.do(f"head -n 1 {WORKER}/cgroup.procs").strip()
+    device.do("systemctl kill --kill-whom=main --signal=KILL fedge-agent")
+    device.wait("systemctl show -P NRestarts fedge-agent", lambda done: int(done.text) == before + 1, EMULATED_S)
+    assert device.run(f"test -e /proc/{worker}").status != 0
+    connected(device, EMULATED_S)
+
+
+def test_after_a_power_cut_while_its_worker_trains_it_goes_on_and_signs_nothing_twice(device, enrolled, fleet):
+    trains(device)
+    device.cut_power()
+    with pytest.raises(MachineError):
+        device.run("true")
+    device.boot()
+    connected(device, EMULATED_S)
+    assert json.loads(device.run("fedge-agent status -o json").text)["network_admission"]["enforced"]
+    fleet.completes(LONG, timeout_s=EMULATED_S)
+    nothing_was_signed_twice(device, fleet, enrolled)
+
+
+def test_after_a_power_cut_between_ready_and_the_sum_it_drops_out_cleanly_and_signs_nothing_twice(
+    device, enrolled, fleet, partner
+):
+    fleet.operator.do(f"fedgectl cancel job {LONG}")
+    partner.do("fedge-agent pause")
+    fleet.operator.do(f"fedgectl resume job {SHORT}")
+    waits_ready(device, EMULATED_S)
+    (waiting,) = [row for row in fleet.rounds(SHORT) if row["status"] == "open"]
+    device.cut_power()
+    device.boot()
+    partner.do("fedge-agent resume")
+    connected(device, EMULATED_S)
+    fleet.completes(SHORT, timeout_s=EMULATED_S)
+    (ended,) = [
+        row for row in fleet.rounds(SHORT) if (row["round"], row["attempt"]) == (waiting["round"], waiting["attempt"])
+    ]
+    assert ended["status"] in {"aborted", "finished"}
+    nothing_was_signed_twice(device, fleet, enrolled)
