@@ -80,7 +80,7 @@ class Config(_Table, frozen=True):
     chain: Chain | None = None
     metrics: Metrics | None = None
     held_out: dict[str, list[AbsolutePath]] = {}
-    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
 
 
 def load(path: Path) -> Config:

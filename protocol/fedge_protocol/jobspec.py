@@ -26,16 +26,17 @@ JobName = Annotated[
     str, Meta(pattern=JOB_PATTERN, description="1 to 48 characters of lower-case letters, digits and '-'")
 ]
 SourceName = Annotated[
-    str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$", description="a name of lower-case letters, digits, '.', '_', '-'")
+    str,
+    Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z", description="a name of lower-case letters, digits, '.', '_', '-'"),
 ]
 LabelKey = Annotated[
-    str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$", description="a label name of at most 63 characters")
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z", description="a label name of at most 63 characters")
 ]
 LabelValue = Annotated[
-    str, Meta(pattern="^[A-Za-z0-9._-]{0,63}$", description="text of at most 63 letters, digits, '.', '_', '-'")
+    str, Meta(pattern=r"^[A-Za-z0-9._-]{0,63}\Z", description="text of at most 63 letters, digits, '.', '_', '-'")
 ]
 TokenUnits = Annotated[
-    str, Meta(pattern="^(0|[1-9][0-9]{0,38})$", description='token units as quoted digits, such as "1000000"')
+    str, Meta(pattern=r"^(0|[1-9][0-9]{0,38})\Z", description='token units as quoted digits, such as "1000000"')
 ]
 Layer: TypeAlias = dict[str, int | float | str | bool]
 Positive = Annotated[float, Meta(gt=0, le=1e9)]

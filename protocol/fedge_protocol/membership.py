@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     device_id: DeviceId
     certificate: Annotated[bytes, Meta(max_length=_MAX_CERTIFICATE_BYTES)]
     time: Counter
-    replaces: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
+    replaces: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
     previous: Hash32
 
     def hash(self) -> bytes:

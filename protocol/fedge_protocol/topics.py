@@ -25,10 +25,10 @@ _LONGEST: Final = 256
 _FLEET: Final = re.compile(FLEET_PATTERN)
 _JOB: Final = re.compile(JOB_PATTERN)
 _DEVICE: Final = re.compile(DEVICE_ID_PATTERN)
-_KIND: Final = re.compile("^[a-z-]{1,24}$")
-_SHA256: Final = re.compile("^[0-9a-f]{64}$")
-_NUMBER: Final = re.compile("^(0|[1-9][0-9]{0,4})$")
-_GROUP: Final = re.compile("^[a-z0-9-]{1,32}$")
+_KIND: Final = re.compile(r"^[a-z-]{1,24}\Z")
+_SHA256: Final = re.compile(r"^[0-9a-f]{64}\Z")
+_NUMBER: Final = re.compile(r"^(0|[1-9][0-9]{0,4})\Z")
+_GROUP: Final = re.compile(r"^[a-z0-9-]{1,32}\Z")
 
 
 @dataclass(frozen=True, slots=True)

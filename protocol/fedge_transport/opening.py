@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, Union
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Plain = socket.socket | ssl.SSLSocket
 Socket = Union[socket.socket, ssl.SSLSocket, "WebSocket"]
 _T = TypeVar("_T")
+_SO_MAX_PACING_RATE = 47
 _MOST_TRIED = 4
 _ANSWER_BYTES = 4096
 
@@ -62,7 +64,7 @@ def pending(sock: Socket) -> int:
 
 async def _connect(settings: ConnectionSettings, route: Route) -> socket.socket:
     if settings.is_unix:
-        return await _connect_to(socket.AF_UNIX, settings.host)
+        return await _connect_to(socket.AF_UNIX, settings.host, None)
     host, port = (settings.host, settings.port) if route.proxy is None else (route.proxy.host, route.proxy.port)
     addresses = (await route.directory.find(host, port))[:_MOST_TRIED]
     if not addresses:
@@ -73,7 +75,7 @@ async def _connect(settings: ConnectionSettings, route: Route) -> socket.socket:
         try:
             # one that swallows packets must not take the time of the others
             async with asyncio.timeout(settings.connect_timeout_s / (len(addresses) + 1)):
-                return await _connect_to(family, (address, port))
+                return await _connect_to(family, (address, port), route.pace_bytes_per_s)
         except TimeoutError:
             last = TimeoutError(f"{address} port {port} does not answer")
         except OSError as error:
@@ -82,12 +84,14 @@ async def _connect(settings: ConnectionSettings, route: Route) -> socket.socket:
     raise last if last is not None else AddressUnknownError(f"{host} has no address")
 
 
-async def _connect_to(family: int, address: str | tuple[str, int]) -> socket.socket:
+async def _connect_to(family: int, address: str | tuple[str, int], pace_bytes_per_s: int | None) -> socket.socket:
     plain = socket.socket(family, socket.SOCK_STREAM)
     try:
         plain.setblocking(False)  # noqa: FBT003  the standard library's signature
         if family != socket.AF_UNIX:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if pace_bytes_per_s is not None:
+            plain.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("=I", pace_bytes_per_s))
         await asyncio.get_running_loop().sock_connect(plain, address)
     except BaseException:
         plain.close()

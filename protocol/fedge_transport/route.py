@@ -101,11 +101,13 @@ class Route:
         directory: finds addresses; with a proxy it is asked for the proxy's alone.
         proxy: None: straight.
         allowance: None: not counted here.
+        pace_bytes_per_s: of what is sent, kept by the kernel for each connection (SO_MAX_PACING_RATE); None: unpaced.
     """
 
     directory: Directory = field(default_factory=SystemDirectory)
     proxy: Proxy | None = None
     allowance: Allowance | None = None
+    pace_bytes_per_s: int | None = None
 
 
 def is_address(host: str) -> bool:

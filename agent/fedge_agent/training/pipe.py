@@ -33,7 +33,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the samples are: `kind` selects the reader, `name` is the owner's, `path` a file or a directory."""
 
-    kind: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,32}$")]
+    kind: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
     name: Annotated[str, msgspec.Meta(max_length=64)]
     path: PathText
 

@@ -13,10 +13,10 @@ from fedge_coordinator.enrolment.errors import SettingsError
 from fedge_protocol.enrolment import BrokerUrl
 from fedge_protocol.ids import Counter, Fleet
 
-_HostPort = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:\[\]-]{1,253}:[0-9]{1,5}$")]
-_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
-_AddressText = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$")]
-_SpkiHex = Annotated[str, Meta(pattern="^[0-9a-f]{2,512}$")]
+_HostPort = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:\[\]-]{1,253}:[0-9]{1,5}\Z")]
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:-]{1,253}\Z")]
+_AddressText = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
+_SpkiHex = Annotated[str, Meta(pattern=r"^[0-9a-f]{2,512}\Z")]
 _Days = Annotated[int, Meta(ge=1, le=3650)]
 MAX_SETTINGS_BYTES: Final = 64 * 1024
 
