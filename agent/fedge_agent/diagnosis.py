@@ -9,6 +9,7 @@ from fedge_agent.identity.errors import IdentityError
 from fedge_agent.kernel.doctor import Check, Grade, run_checks
 from fedge_agent.kernel.link import LinkError, default_routes, describe
 from fedge_agent.session_record import mark_in
+from fedge_agent.way_out_check import check_way_out
 
 _DAY_S = 86_400
 
@@ -22,6 +23,7 @@ def run_all(config: Config) -> tuple[Check, ...]:
         *(_source(name, Path(source.path)) for name, source in sorted(config.sources.items())),
         *run_checks(Path(config.kernel.pin_dir)),
         _link(),
+        check_way_out(config),
     )
 
 

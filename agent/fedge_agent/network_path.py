@@ -24,6 +24,7 @@ from fedge_transport.settings import ConnectionSettings, Will
 from fedge_transport.traffic import wire_bytes
 
 _log = logging.getLogger(__name__)
+_KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _ANSWER_BYTES: Final = 4096
 
@@ -36,11 +37,13 @@ class NetworkPath:
         book: where addresses come from; None: from the system's resolver.
         proxy: None: straight.
         budget: None: the kernel counts, or nobody need.
+        pace_bytes_per_s: None: the programs pace, or nobody need.
     """
 
     book: AddressBook | None
     proxy: Proxy | None
     budget: UserBudget | None
+    pace_bytes_per_s: int | None = None
 
     @classmethod
     def of(cls, config: Config, network: NetworkAdmission) -> "NetworkPath":
@@ -49,13 +52,12 @@ class NetworkPath:
         if network.guarded:
             endpoints = Path(f"{config.runtime_dir}-bpf") / "endpoints"
             book = AddressBook(endpoints, config.runtime_dir / REQUEST)
-        limit = config.kernel.daily_budget_mib
-        budget = None
-        if limit is not None and config.kernel.network == "prefer" and not network.enforced:
-            budget = UserBudget(config.state_dir / FILE, limit * _MIB)
-        found = cls(book, _proxy(config), budget)
-        if config.kernel.network == "prefer" and not network.enforced:
-            _log.warning("%s", found.loss(network))
+        if config.kernel.network != "prefer" or network.enforced:
+            return cls(book, _proxy(config), None)
+        limit, rate = config.kernel.daily_budget_mib, config.kernel.rate_kib_per_s
+        budget = None if limit is None else UserBudget(config.state_dir / FILE, limit * _MIB)
+        found = cls(book, _proxy(config), budget, None if rate is None else rate * _KIB)
+        _log.warning("%s", found.loss(network))
         return found
 
     @classmethod
@@ -71,15 +73,16 @@ class NetworkPath:
                 f"the daily budget of {self.budget.limit_bytes // _MIB} MiB is counted by the agent itself, which "
                 "closes its connection when it is spent"
             )
+        pace = "" if self.pace_bytes_per_s is None else "the pace is asked for by the agent itself, "
         return (
-            f"the kernel does not guard the network ({network.detail}): no allow-list, no pace, names are resolved by "
-            f"the system, {counted}; cure: fedge-bpf attach, or fedge-agent doctor for what it lacks"
+            f"the kernel does not guard the network ({network.detail}): there is no allow-list, names are resolved by "
+            f"the system, {pace}{counted}; cure: fedge-bpf attach, or fedge-agent doctor for what it lacks"
         )
 
     @property
     def route(self) -> Route:
         """For the connection to the broker."""
-        return Route(self.book or SystemDirectory(), self.proxy, self.budget)
+        return Route(self.book or SystemDirectory(), self.proxy, self.budget, self.pace_bytes_per_s)
 
     def dial(self, host: str, port: int, timeout_s: float) -> socket.socket:
         """A blocking connection for a thread: the CA's.

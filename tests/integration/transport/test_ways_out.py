@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fedge_protocol import topics
 from fedge_transport.connection import Connection
 from fedge_transport.errors import AddressUnknownError
 from fedge_transport.events import Connected, Disconnected, Ending
+from fedge_transport.opening import bare, open_socket
 from fedge_transport.route import Proxy, Route
 
 CHUNK = 131_072
@@ -213,3 +215,10 @@ async def test_a_name_that_the_directory_does_not_have_is_not_connected_to(broke
         event = await first_event(a)
     assert isinstance(event, Disconnected)
     assert event.detail == "localhost is not in the book"
+
+
+async def test_a_pace_is_asked_of_the_kernel_for_each_connection(broker, settings_for, device_name):
+    opened = await open_socket(settings_for(broker, device_name, ca_file=None, cert_file=None, key_file=None), None,
+                               Route(pace_bytes_per_s=102_400))  # fmt: skip
+    with bare(opened) as plain:
+        assert plain.getsockopt(socket.SOL_SOCKET, 47) == 102_400
