@@ -21,6 +21,14 @@ _MOST_CHALLENGES: Final = 4
 
 
 @dataclass(frozen=True)
+class _Question:
+    """What a session was asked: an answer to it holds as long as nothing else was heard of the device meanwhile."""
+
+    challenge: bytes
+    known: Lineage
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What to say to whom; `found` is the reason when the identity was found to be a duplicate just now."""
 
@@ -44,7 +52,7 @@ class Sessions:
     def __init__(self, store: DeviceSessions, random: Callable[[int], bytes]) -> None:
         self._store = store
         self._random = random
-        self._challenges: dict[str, dict[bytes, bytes]] = {}
+        self._asked: dict[str, dict[bytes, _Question]] = {}
 
     def judge(self, device: str, said: Session) -> Judgement:
         """Take a SESSION of a member whose signature holds."""
@@ -52,14 +60,14 @@ class Sessions:
         same = (said.counter, said.session) == (known.counter, known.session)
         if same and mark is None:
             return Judgement((self._answer(said, known, Verdict.WELCOME),))
-        challenges = self._challenges.setdefault(device, {})
-        if challenges.get(said.session) != said.challenge:
-            return Judgement((self._answer(said, known, Verdict.PROVE, challenge=self._challenge(device, said)),))
-        del challenges[said.session]
+        asked = self._asked.setdefault(device, {})
+        if asked.get(said.session) != _Question(said.challenge, known):
+            challenge = self._ask(asked, said.session, known)
+            return Judgement((self._answer(said, known, Verdict.PROVE, challenge=challenge),))
+        del asked[said.session]
         reason = fault(known, said)
         if mark is None and not reason:
             self._store.adopt(device, said.counter, said.session, machine=said.machine, hardware=said.hardware)
-            del self._challenges[device]  # whoever was asked before this one has to be asked again
             return Judgement((self._answer(said, known, Verdict.WELCOME),))
         if mark is None:
             self._store.mark(device, reason)
@@ -70,13 +78,15 @@ class Sessions:
         other = self._answer(said, known, Verdict.DUPLICATE, reason=SEEN_TWICE, session=known.session)
         return Judgement((*answers, other), found=reason)
 
-    def _challenge(self, device: str, said: Session) -> bytes:
-        challenges = self._challenges[device]
-        if said.session not in challenges:
-            while len(challenges) >= _MOST_CHALLENGES:
-                del challenges[next(iter(challenges))]
-            challenges[said.session] = self._random(16)
-        return challenges[said.session]
+    def _ask(self, asked: dict[bytes, "_Question"], session: bytes, known: Lineage) -> bytes:
+        """The challenge for a session; the same again, unless the device has said something since it was asked."""
+        question = asked.get(session)
+        if question is None or question.known != known:
+            asked.pop(session, None)
+            while len(asked) >= _MOST_CHALLENGES:
+                del asked[next(iter(asked))]
+            question = asked[session] = _Question(self._random(16), known)
+        return question.challenge
 
     @staticmethod
     def _answer(

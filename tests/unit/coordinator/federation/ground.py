@@ -49,6 +49,7 @@ from fedge_protocol.messages import (
     Presence,
     Result,
     Round,
+    Standing,
     Survivors,
     UnmaskRequest,
     Up,
@@ -74,6 +75,7 @@ _DOWN: dict[str, type[Body]] = {
     Down.UNMASK_REQUEST: UnmaskRequest,
     Down.RESULT: Result,
     Down.ABORT: Abort,
+    Down.STANDING: Standing,
 }
 
 
