@@ -140,13 +140,23 @@ def _let_go(config: Config) -> None:
         control.ask(config.control_socket, "leave")
         until = time.monotonic() + _LET_GO_WITHIN_S
         while time.monotonic() < until:
-            control.ask(config.control_socket, "status")
+            _look(config)
             time.sleep(_LOOK_AGAIN_S)
     except control.NoDaemonError:
         return
     except control.DaemonUnreachableError as error:
         raise IdentityError(f"{error}; or: systemctl stop fedge-agent, and give fedge-agent leave again") from None
     raise IdentityError("the daemon still runs; systemctl stop fedge-agent, and give fedge-agent leave again")
+
+
+def _look(config: Config) -> None:
+    """Raises `NoDaemonError` when nobody listens any more; one that does not answer is on its way out."""
+    try:
+        control.ask(config.control_socket, "status")
+    except control.NoDaemonError:
+        raise
+    except control.DaemonUnreachableError:
+        return
 
 
 def _report(folder: Path, leaving: Leaving, options: argparse.Namespace) -> None:

@@ -31,12 +31,15 @@ def run(config: Config) -> int:
     if pins is not None:
         config = dataclasses.replace(config, kernel=msgspec.structs.replace(config.kernel, pin_dir=pins))
     try:
-        while waiting.until_clear(config.state_dir):
-            from fedge_agent import daemon  # noqa: PLC0415 - nor does a device pay that still waits
+        if not waiting.until_clear(config.state_dir):
+            return EX_OK
+        from fedge_agent import daemon  # noqa: PLC0415 - nor does a device pay that still waits
 
-            if not daemon.run(config):
-                break
-        return EX_OK  # noqa: TRY300 - it is what the loop comes to
+        if daemon.run(config):
+            # The owner leaves the fleet. The same process waits on, with nothing of the membership in its memory.
+            sys.stderr.flush()
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, as it was started
+        return EX_OK  # noqa: TRY300 - it is how a daemon ends
     except NotEnrolledError as error:
         return _told(error, EX_NOT_ENROLLED)
     except (IdentityError, AdmissionRequiredError) as error:

@@ -273,7 +273,8 @@ def _needed(around: Surroundings) -> Config:
 
 def _record(config: Config) -> Record | None:
     path = config.state_dir / RECORD
-    return msgspec.json.decode(read_private(path), type=Record) if path.exists() else None
+    with as_owner(config.state_dir):
+        return msgspec.json.decode(read_private(path), type=Record) if path.exists() else None
 
 
 def _certificate(found: Record) -> str:
