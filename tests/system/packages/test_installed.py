@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import resource
 import subprocess
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from fedge_coordinator.modelkit.spec import parse_model_spec
 
 ROOT = Path(__file__).parents[3]
 BASE = Path(os.environ.get("FEDGE_SYSTEM_BASE", "/nonexistent"))
-NICE_0 = 20  # of RLIMIT_NICE: 20 - nice
 LIBRARIES = Path(__file__).with_name("libraries")
 # What a purge of any package leaves, and what this test and the machine's own life have added.
 NOT_OURS = re.compile(
@@ -91,16 +89,6 @@ def test_the_lines_of_the_readme_install_the_agent_and_the_key_of_the_archive(ma
 )
 def test_under_the_units_own_settings(as_unit, script):
     done = as_unit(LIBRARIES / f"{script}.py")
-    assert done.status == 0, done.text
-
-
-def test_a_worker_that_masks_may_come_back_to_nice_0(machine, as_unit):
-    assert "LimitNICE=20\n" in machine.do("systemctl show -p LimitNICE fedge-agent")
-    try:
-        resource.setrlimit(resource.RLIMIT_NICE, (0, NICE_0))
-    except ValueError:
-        pytest.skip("the host may not raise limits (CAP_SYS_RESOURCE), so its containers cannot; run on one that may")
-    done = as_unit(LIBRARIES / "worker_takes_its_turn.py")
     assert done.status == 0, done.text
 
 
