@@ -19,6 +19,7 @@ EX_NOT_ENROLLED: Final = 3
 EX_DEGRADED: Final = 4
 EX_UNREACHABLE: Final = 5
 EX_INTERRUPTED: Final = 130
+_MIB: Final = 1024 * 1024
 _SHORTEST_WINDOW_S: Final = 0.1
 _LONGEST_WINDOW_S: Final = 3600.0
 _LAST_PORT: Final = 65535
@@ -227,10 +228,19 @@ def _status(config: Config, options: argparse.Namespace) -> int:
     admission, network = found["admission"], found["network_admission"]
     text.append(f"  training admission: {admission['state']} ({admission['text']})")
     text.append(f"  network admission:  {'enforced by the kernel' if network['enforced'] else 'not enforced'}")
+    if "way_out" in found:  # an older daemon may still run after an upgrade
+        text.append(f"  way out:            {_way_out(found['way_out'])}")
     text.append(f"  prekeys: {found['prekeys']}; rounds: {_counts(found['outcomes'])}")
     text += [f"  warning: {warning}" for warning in found["warnings"]]
     _print(found, options.output, "\n".join(text))
     return EX_OK if found["connected"] and not found["warnings"] else EX_DEGRADED
+
+
+def _way_out(told: dict[str, Any]) -> str:
+    proxy = f" through the proxy {told['proxy']}" if told["proxy"] else ""
+    left = told["budget_left_bytes"]
+    budget = "" if left is None else f"; {left / _MIB:.1f} MiB are left today, counted by the agent"
+    return f"{told['broker']}{proxy}, addresses from {told['addresses_from']}{budget}"
 
 
 def _counts(outcomes: dict[str, int]) -> str:

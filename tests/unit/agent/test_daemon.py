@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -116,6 +117,7 @@ def test_without_a_broker_the_daemon_runs_says_so_and_stops_when_it_is_told_to(a
     shown = agent.run("status")
     assert shown.returncode == 4
     assert f"{device} of fleet lab: not connected to the broker" in shown.stdout
+    assert re.search(r"way out: +mqtts://127\.0\.0\.1:\d+, addresses from the system's resolver", shown.stdout)
     found = json.loads(agent.run("status", "-o", "json").stdout)
     assert found["device"] == device
     assert found["round"] is None
