@@ -116,6 +116,22 @@ def test_what_was_written_is_read_back_and_tells_where_to_connect(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["endpoints"]
 
 
+def test_the_daemon_can_read_it_whatever_the_umask_of_the_unit(tmp_path):
+    before = os.umask(0o077)
+    try:
+        publish_text(tmp_path / "run" / "endpoints", encoded([]))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "run" / "endpoints").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o700)
+    publish_text(tmp_path / "closed" / "endpoints", encoded([]))
+    assert (tmp_path / "closed").stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 1}', '{"version": 1, "endpoints": [{"host": 1}]}', "7"])
 def test_a_damaged_file_is_no_endpoint(tmp_path, text):
     (tmp_path / "endpoints").write_text(text)
