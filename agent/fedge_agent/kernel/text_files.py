@@ -25,7 +25,7 @@ def publish_text(path: StrPath, text: str) -> None:
     folder, name = os.path.split(os.fspath(path))
     if not os.path.isdir(folder):
         os.makedirs(folder, exist_ok=True)
-        os.chmod(folder, 0o755)  # the unit's umask would close it to the daemon
+        os.chmod(folder, 0o755)  # noqa: S103 - the unit's umask would close it to the daemon
     fresh = os.path.join(folder, f".{name}.{os.urandom(8).hex()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     try:
