@@ -149,6 +149,9 @@ class InferenceServer:
                 await self._converse(reader, writer, local=local)
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 pass  # the asker went away, or fell asleep
+            except asyncio.CancelledError:
+                if not self._stop.is_set():
+                    raise
             finally:
                 if task is not None:
                     self._connections.discard(task)

@@ -350,7 +350,7 @@ def test_the_end_of_the_server_is_the_end_of_the_interpreter(serving):
     wait_for(lambda: not Path(f"/proc/{child}").exists(), "the interpreter's process stays")
 
 
-def handed_over(folder: Path, listener: socket.socket) -> subprocess.Popen[bytes]:
+def handed_over(folder: Path, listener: socket.socket, stderr: Any = None) -> subprocess.Popen[bytes]:
     """The command as systemd starts it: the socket is descriptor 3, and LISTEN_PID its own process id."""
     script = "import os,sys; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); from fedge_agent.cli import main; sys.exit(main())"  # noqa: E501
     arguments = [sys.executable, "-c", script, "--config", str(config(folder)), "inference"]
@@ -360,7 +360,7 @@ def handed_over(folder: Path, listener: socket.socket) -> subprocess.Popen[bytes
         os.dup2(descriptor, 3)
         os.set_inheritable(3, True)  # noqa: FBT003 - positional only
 
-    return subprocess.Popen(arguments, pass_fds=(3,), preexec_fn=place)  # noqa: PLW1509 - one thread here
+    return subprocess.Popen(arguments, pass_fds=(3,), preexec_fn=place, stderr=stderr)  # noqa: PLW1509 - one thread here
 
 
 def test_started_by_its_socket_it_answers_who_waited_and_ends_when_nobody_asks(tmp_path):
@@ -377,6 +377,20 @@ def test_started_by_its_socket_it_answers_who_waited_and_ends_when_nobody_asks(t
         assert client.describe(tmp_path / "run-inference.sock")["round"] == 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_it_stops_quietly_while_somebody_holds_a_connection(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, (tmp_path / "log").open("wb") as log:
+        listener.bind(str(tmp_path / "run-inference.sock"))
+        listener.listen()
+        process = handed_over(tmp_path, listener, stderr=log)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+            peer.connect(str(tmp_path / "run-inference.sock"))
+            peer.sendall(b"GET /v1/models HTTP/1.1\r\n\r\n")
+            assert peer.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_a_socket_that_other_machines_reach_is_not_served(tmp_path):
