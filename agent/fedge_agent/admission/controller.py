@@ -107,8 +107,7 @@ class AdmissionController:
         try:
             while True:
                 await self._awake.wait()
-                considering = self._machine.decision.state is State.IDLE
-                await self._clock.sleep(self._policy.consider_every_s if considering else self._policy.window_s)
+                await self._clock.sleep(self._window_s())
                 if self._machine.wanted:
                     self._window()
                 else:
@@ -162,6 +161,13 @@ class AdmissionController:
     def thaw(self) -> Decision:
         """The owner lets training go on (`fedge-agent resume`); it resumes once the device is quiet."""
         return self._apply(self._machine.release(self._clock.monotonic_s()))
+
+    def _window_s(self) -> float:
+        """How long the next window is; half as long once one was too much, so that a pause comes the sooner."""
+        state, window_s = self._machine.decision.state, self._policy.window_s
+        if state is State.IDLE:
+            return self._policy.consider_every_s
+        return window_s / 2 if state is State.RUNNING and self._machine.alarmed else window_s
 
     def _window(self) -> None:
         now_s = self._clock.monotonic_s()

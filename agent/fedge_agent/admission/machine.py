@@ -53,6 +53,11 @@ class AdmissionMachine:
         """Whether a job waits, runs or is paused: signals are needed."""
         return self._wanted and self.decision.state is not State.ABORTED
 
+    @property
+    def alarmed(self) -> bool:
+        """Whether the last window was over a high mark, and one or more like it would pause."""
+        return self._over_windows > 0
+
     def seek(self, now_s: float) -> Decision:
         """A job asks for admission."""
         if not self._wanted:

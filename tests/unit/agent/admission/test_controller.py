@@ -128,6 +128,17 @@ async def test_load_freezes_the_worker_and_quiet_thaws_it_and_each_change_is_pub
     assert states == [State.IDLE, State.ADMITTED, State.RUNNING, State.PAUSED, State.RUNNING]
 
 
+async def test_a_window_that_was_too_much_is_followed_by_a_short_one_and_a_pause_by_long_ones(bench):
+    await bench.admit()
+    bench.controller.start(bench.worker, 1000.0)
+    await bench.clock.turn(2)
+    bench.signals.present = LOUD
+    await bench.clock.turn(4)
+    assert bench.controller.decision.state is State.PAUSED
+    long_s, short_s = POLICY.window_s, POLICY.window_s / 2
+    assert bench.clock.slept[-5:] == [long_s, long_s, short_s, long_s, long_s]
+
+
 async def test_a_protected_worker_is_thawed_at_once_and_not_frozen_again(bench):
     await bench.admit()
     bench.controller.start(bench.worker, 1000.0)
