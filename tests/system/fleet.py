@@ -40,11 +40,17 @@ print(json.dumps(db.execute(query, sys.argv[1:]).fetchall()))
 _STILL_S = 3.0
 
 
-def job(name: str, *, target: int = 2, ready_s: int = 120, epochs: int = 2) -> dict[str, Any]:
+def job(name: str, *, target: int = 2, ready_s: int = 120, phase_s: int = 60, epochs: int = 2) -> dict[str, Any]:
     """A job that takes a second of training, and more with more epochs."""
     layers = [{"dense": 8, "activation": "relu"}, {"dense": 3}]
     training = {"epochs": epochs, "batchSize": 8, "learningRate": 0.05, "clipNorm": 1.0, "maxSamples": 64}
-    cohort = {"minimum": 2, "target": target, "allowSmallCohort": True, "readySeconds": ready_s, "phaseSeconds": 60}
+    cohort = {
+        "minimum": 2,
+        "target": target,
+        "allowSmallCohort": True,
+        "readySeconds": ready_s,
+        "phaseSeconds": phase_s,
+    }
     return {
         "apiVersion": "fedge.dev/v1alpha1",
         "kind": "TrainingJob",

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.system.machine import COMMAND_TIMEOUT_S, Done, Machine, MachineError
+from tests.system.nspawn import control_groups
 
 _BOOT_TIMEOUT_S = 180.0
 _POLL_S = 0.1
 _NAMESPACES = Path("/run/netns")
-_HALT_TIMEOUT_S = 20.0
+_END_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Container(Machine):
     """With a BPF file system of its own and what it takes to load programs into the host's kernel."""
     _process: subprocess.Popen[bytes] | None = None
     _leader: int = 0
+    _groups: list[Path] = field(default_factory=list)
     boots: list[float] = field(default_factory=list)
 
     @property
@@ -50,9 +52,12 @@ class Container(Machine):
             _run("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
         (self.root / "etc/hostname").write_text(f"{self.name}\n")
         options = self._kernel_options() if self.kernel else []
+        self._groups = control_groups.make(f"fedge-machine-{os.getpid()}-{self.name}")
+        enter = " && ".join(f"echo $$ >{group}/cgroup.procs" for group in self._groups)
         with (self.folder / "console.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    "sh", "-c", f'{enter} && exec "$@"', "enter",
                     "systemd-nspawn", "--quiet", "--directory", str(self.root), "--boot", f"--machine={self.name}",
                     "--register=no", "--keep-unit", "--console=pipe", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off",
                     f"--network-namespace-path={_NAMESPACES / self.namespace}", *options,
@@ -104,19 +109,15 @@ class Container(Machine):
         return (self.folder / "console.log").read_text(errors="replace")[-4000:]
 
     def close(self) -> None:
-        """Shut it down in order, by force when it takes long, and take its mounts and its disk away."""
+        """Pull the plug, and take its groups, mounts and disk away."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(_HALT_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                # killing its init ends everything in it
+            # with its init every process in it ends
+            for pid in {self._leader, self._process.pid} - {0}:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._leader, signal.SIGKILL)
-                self._process.kill()
-                self._process.wait(30)
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait(_END_TIMEOUT_S)
             self._process = None
+        control_groups.remove(self._groups)
         for place in (self.root, self.folder / "bpffs"):
             if os.path.ismount(place):
                 _run("umount", "--lazy", str(place), check=False)

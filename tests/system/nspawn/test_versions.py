@@ -53,7 +53,7 @@ def devices(machines, fleet, versions):
         install(machine, "fedge-agent", versions[0])
         own(machine, seed)
         fleet.enrol(machine)
-    fleet.apply(job(JOB))
+    fleet.apply(job(JOB, phase_s=15))
     fleet.completes(JOB)
     return found
 
