@@ -46,22 +46,22 @@ class Duplicate(StrEnum):
 
 
 _NEW_KEYS: Final = "then fedge-agent enroll with a new token"
-_COPY_LEAVES: Final = "fedge-agent leave --offline --discard-rewards"
-_ACCEPT: Final = "the operator gives: fedgectl devices accept DEVICE"
+_COPY_LEAVES: Final = f"fedge-agent leave --offline --discard-rewards, {_NEW_KEYS}"
 _TEXTS: Final = {
     Duplicate.BEHIND: (
-        "this disk is a copy or was restored from a backup: the coordinator knows later words of this device",
-        f"on a copy {_COPY_LEAVES}, on the only disk fedge-agent leave; {_NEW_KEYS}",
+        "this disk is a copy, or a restored backup",
+        f"on a copy fedge-agent leave --offline --discard-rewards, on the only disk fedge-agent leave; {_NEW_KEYS}",
     ),
     Duplicate.OTHER_HOST: (
-        "these keys were used on another machine before",
-        f"on a copy {_COPY_LEAVES}, {_NEW_KEYS}; where disk or board was changed on purpose {_ACCEPT}",
+        "these keys were used on another machine",
+        f"if it was moved, the operator gives fedgectl devices accept DEVICE; on a copy {_COPY_LEAVES}",
     ),
     Duplicate.SEEN_TWICE: (
-        "another disk with the keys of this device has spoken to the coordinator",
-        f"on that copy {_COPY_LEAVES}, {_NEW_KEYS}; after that {_ACCEPT}",
+        "another disk has spoken with these keys",
+        f"on that copy {_COPY_LEAVES}; after that the operator gives fedgectl devices accept DEVICE",
     ),
 }
+"""Each fits into the one line of the unit's status."""
 
 
 class SigningStoppedError(ProtocolError):

@@ -176,6 +176,7 @@ class FederationClient:
         """Say whose connection this is, again and again until the coordinator has answered."""
         attempt = 0
         while True:
+            self._session_changed.clear()
             wait_s: float | None = None
             if (session := self.sessions.pending) is not None:
                 await self._parts.voice.tell(Up.SESSION, session)
@@ -187,7 +188,6 @@ class FederationClient:
                 attempt += 1
             else:
                 attempt = 0
-                self._session_changed.clear()
 
     async def _announce(self, presence: bytes) -> None:
         topic = topics.presence(self._belonging.fleet, self._belonging.device)

@@ -148,6 +148,23 @@ async def test_devices_show_their_last_refusal_and_prekeys(api):
     assert (shown["prekeysFresh"], shown["refusal"]["reason"]) == (2, "not-admitted")
 
 
+async def test_only_a_device_that_was_a_duplicate_makes_an_event_when_it_is_accepted(api):
+    device = "ab" * 16
+    api.store.devices.presence(device, online=True, version="0.1", missing_features=2)
+    api.store.sessions.mark(device, "behind")
+    events = api.hub.watch(None)
+    async with api.client() as client:
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        shown = (await client.get(f"/v1/devices/{device}")).json()
+        for _ in range(2):
+            assert (await client.post(f"/v1/devices/{device}/accept")).json()["duplicate"] is None
+        assert (await client.post("/v1/devices/unknown/accept")).status_code == 404
+    assert shown["duplicate"]["reason"] == "behind"
+    event = await waiting
+    assert (event.name, event.fields) == ("device-accepted", {"device": device})
+
+
 async def test_events_stream_with_ids_kinds_and_keepalives(api):
     lines: list[str] = []
     async with api.client() as client, client.stream("GET", "/v1/events") as stream:

@@ -143,6 +143,34 @@ async def test_a_round_and_a_job_are_described(api, document: Document):
     assert "below the secure floor of 16" in (await fedgectl(api, "get", "checkpoints")).out
 
 
+async def test_a_duplicate_identity_is_shown_with_its_cure_and_accepted_again(api):
+    device = "ab" * 16
+    api.store.devices.presence(device, online=True, version="0.1", missing_features=0)
+    api.store.sessions.adopt(device, 3, b"s" * 16, machine=b"m" * 32, hardware=b"h" * 32)
+    api.store.sessions.mark(device, "other-host")
+    listed = await fedgectl(api, "get", "devices")
+    assert "duplicate identity" in listed.out
+    assert (
+        json.loads((await fedgectl(api, "get", "devices", "-o", "json")).out)[0]["duplicate"]["reason"] == "other-host"
+    )
+    described = await fedgectl(api, "describe", "device", "ab")
+    assert re.search(r"^Status: +duplicate identity$", described.out, re.MULTILINE)
+    assert "on another machine than before" in described.out
+    assert f"fedgectl devices accept {device}" in described.out
+
+    unasked = await fedgectl(api, "devices", "accept", "ab")
+    assert (unasked.code, "--yes" in unasked.err) == (2, True)
+    assert api.store.sessions.duplicate(device) is not None
+    accepted = await fedgectl(api, "devices", "accept", "ab", "--yes")
+    assert (accepted.code, accepted.out) == (0, f"device/{device} accepted: online\n")
+    assert api.store.sessions.duplicate(device) is None
+    assert api.store.sessions.lineage(device).hardware == b"", "it may be in another machine now"
+    assert api.store.sessions.lineage(device).counter == 3, "but has to remember"
+    again = await fedgectl(api, "devices", "accept", device, "--yes", "-o", "json")
+    assert json.loads(again.out)["duplicate"] is None
+    assert (await fedgectl(api, "devices", "accept", "cd", "--yes")).code == 4
+
+
 async def test_what_a_device_sends_cannot_steer_the_terminal(api):
     api.store.devices.presence("ab" * 16, online=True, version="\x1b]0;evil\x07", missing_features=0)
     api.store.devices.refused("ab" * 16, "not-admitted", "\x9b31m")

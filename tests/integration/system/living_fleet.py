@@ -91,6 +91,13 @@ class Device:
             rows = found.execute("SELECT kind, message FROM signed").fetchall()
         return self.forgotten | {(kind, bytes(message)) for kind, message in rows}
 
+    def lose_prekeys(self) -> None:
+        """All that it knew of its prekeys is gone; the daemon must not run."""
+        self.forgotten = self.signed()
+        with self.database() as found:
+            found.execute("DELETE FROM prekeys")
+            found.execute("DELETE FROM signed WHERE kind='prekeys'")
+
     def lose_memory(self) -> None:
         """All but keys and certificates is gone; the daemon must not run."""
         self.forgotten = self.signed()

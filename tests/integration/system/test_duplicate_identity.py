@@ -136,7 +136,7 @@ def test_both_copies_of_a_disk_stop_until_one_is_gone_and_the_operator_accepts_t
     before = guest.spoken()
     guest.start(copied)
     told = guest.wait_stopped(copied, "behind")
-    assert told["status"].startswith("duplicate identity: this disk is a copy")
+    assert told["status"].startswith("duplicate identity: this disk is a copy, or a restored backup; cure: ")
     fleet.wait_until(lambda: guest.seen()["duplicate"] is not None, "the operator sees it")
     assert guest.seen()["duplicate"]["reason"] == "behind"
     guest.stop(original)
@@ -205,6 +205,17 @@ def test_a_restored_snapshot_says_nothing_and_leaves_to_enrol_anew(guest: Guest)
     guest.wait_ready(disk)
     fleet.apply("enrolled-anew", rounds=1, target=DEVICES + 1)
     assert fleet.wait_finished("enrolled-anew", 1)["participants"] == DEVICES + 1
+
+
+def test_a_disk_without_its_database_is_behind(guest: Guest):
+    fleet, disk = guest.fleet, guest.original
+    guest.start(disk)
+    guest.wait_ready(disk)
+    guest.stop(disk)
+    disk.lose_memory()
+    guest.start(disk)
+    guest.wait_stopped(disk, "behind")
+    fleet.wait_until(lambda: guest.seen()["duplicate"] is not None, "the operator sees it")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another machine is made by mounting files; cure: run as root")

@@ -88,11 +88,14 @@ def test_prekeys_that_the_coordinator_lost_are_published_again_within_the_round(
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_device_that_lost_its_prekeys_makes_new_ones_and_takes_part(fleet: LivingFleet):
-    """All of its memory is gone, so it gives out ids that the coordinator knows with other keys."""
+    """What it knew of them is gone, so it gives out ids that the coordinator knows with other keys.
+
+    With all of its memory gone it would be behind: `test_duplicate_identity`.
+    """
     device = fleet.devices[0]
     assert device.child is not None
     device.child.kill()
-    device.lose_memory()
+    device.lose_prekeys()
     fleet.start_device(device)
     fleet.wait_until(lambda: device.status()["prekeys"] > 0, "new prekeys are acknowledged")
     fleet.wait_until(fleet.everybody_is_there, "all devices online")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedge_agent.session_record import Duplicate, mark_in
+from fedge_agent.session_record import Duplicate, Mark, mark_in
+from fedge_agent.status_line import MAX_CHARS
 from fedge_agent.store import DeviceStore
 
 ONE, TWO, THREE = (bytes([number]) * 16 for number in (1, 2, 3))
@@ -19,6 +20,14 @@ def path(tmp_path: Path) -> Path:
 def opened(path: Path) -> DeviceStore:
     """As after a start; what an earlier process left open is left to it."""
     return DeviceStore(path, lambda: 1_000)
+
+
+@pytest.mark.parametrize("duplicate", list(Duplicate))
+def test_what_happened_and_its_cure_fit_into_the_units_status(duplicate: Duplicate):
+    line = Mark(duplicate, 0).line
+    assert len(line) <= MAX_CHARS
+    assert duplicate.text in line
+    assert line.endswith(duplicate.cure)
 
 
 def test_a_number_is_given_out_once_also_after_a_crash_before_anybody_heard_of_it(path: Path):

@@ -56,7 +56,10 @@ def test_devices_are_counted_by_state_and_never_named(tmp_path: Path):
     store.devices.presence("ab" * 16, online=True, version="0.1", missing_features=0)
     store.devices.presence("cd" * 16, online=True, version="0.1", missing_features=0)
     store.devices.set_revoked("cd" * 16, revoked=True)
+    store.devices.presence("ef" * 16, online=True, version="0.1", missing_features=0)
+    store.sessions.mark("ef" * 16, "behind")
     found = exposed(metrics)
+    assert 'fedge_coordinator_devices{state="duplicate"} 1.0' in found
     assert 'fedge_coordinator_devices{state="online"} 1.0' in found
     assert 'fedge_coordinator_devices{state="offline"} 0.0' in found
     assert 'fedge_coordinator_devices{state="revoked"} 1.0' in found

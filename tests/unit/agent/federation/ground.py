@@ -130,6 +130,10 @@ class Ground:
         self.arrives(topics.down(FLEET, self.identity.device_id, kind), message)
         return message
 
+    def coordinator_says(self, plain: list[object], kind: str = Down.STANDING) -> bytes:
+        """Whatever it is, signed by the coordinator."""
+        return sign(COORDINATOR_KEY, encode(plain), context_of(FLEET, COORDINATOR, kind))
+
     def greets(self, message: bytes) -> None:
         """The coordinator that knows nothing of this device yet: it asks once, and is content with any answer."""
         said = decode(open_signed(message)[0], Session)

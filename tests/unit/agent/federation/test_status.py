@@ -7,6 +7,7 @@ from tests.unit.agent.federation.conftest import an_offer
 from tests.unit.agent.federation.ground import Ground, make_ground, serving
 
 from fedge_agent.kernel_layer import NetworkAdmission
+from fedge_agent.session_record import Duplicate
 from fedge_agent.status import StatusBoard
 
 replace = msgspec.structs.replace
@@ -42,6 +43,20 @@ async def test_every_state_has_its_line(ground):
     (ended,) = full["rounds"]
     assert (ended["job"], ended["round"], ended["outcome"], ended["detail"]) == ("demo", 1, "abandoned", "enough")
     assert msgspec.json.decode(msgspec.json.encode(full)) == full
+
+
+async def test_an_unconfirmed_session_and_a_duplicate_are_told_before_everything_else(ground):
+    ground.wire.greeter = None
+    shown = board(ground)
+    async with serving(ground):
+        assert shown.line() == "connected; waiting for the coordinator to confirm this session"
+        assert shown.full()["duplicate"] is None
+        ground.store.sessions.stop(Duplicate.BEHIND)
+        assert shown.line().startswith("duplicate identity: this disk is a copy, or a restored backup; cure")
+        assert shown.line().endswith("then fedge-agent enroll with a new token")
+        full = shown.full()
+        assert full["duplicate"]["reason"] == "behind"
+        assert full["warnings"][0] == shown.line()
 
 
 async def test_refused_messages_are_counted_by_kind_and_reason(ground):
