@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +30,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from fedge_coordinator.demo.kernel import PRIVATE_MOUNTS
 from fedge_coordinator.demo.processes import free_port
+from fedge_coordinator.demo.programs import find
 from figures import bar, machine, table
 from idle_device import DAY_S, Idle, measure_idle, starts, volume_for, without_ring
 from installed import Installed, installed, newest_package
@@ -99,6 +102,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench/footprint.py: only root may look at the agent's memory; run it as root", file=sys.stderr)
         return 2
+    _mount_apart()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended, what was mounted unmounted
     with tempfile.TemporaryDirectory(prefix="fedge-footprint-") as name:
         folder = Path(name)
@@ -106,6 +110,18 @@ def main() -> int:
         result = run(agent, folder, options)
     print(json.dumps(result) if options.json else table(result["bars"]))
     return 0 if all(line["ok"] for line in result["bars"]) else 1
+
+
+def _mount_apart() -> None:
+    """Begin again in a mount namespace of our own: what is mounted here is gone with us, whatever ends us."""
+    unshare = find("unshare")
+    if os.environ.get(PRIVATE_MOUNTS) or unshare is None:
+        return
+    apart = [unshare, "--mount", "--propagation", "private"]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode == 0:
+        os.execve(  # noqa: S606 - ourselves
+            unshare, [*apart, "--", sys.executable, *sys.argv], {**os.environ, PRIVATE_MOUNTS: "1"}
+        )
 
 
 def run(agent: Installed, folder: Path, options: argparse.Namespace) -> dict[str, Any]:

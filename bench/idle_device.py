@@ -123,23 +123,32 @@ def watch(stage: QuietStage, device: Device, pid: int, seconds: float, volume: V
     after = totals_of(stage, pid, volume)
     time.sleep(max(first.at_s + seconds - time.monotonic(), 0))
     last = totals_of(stage, pid, volume)
-    begun_anew = device.confinement is None
-    reconnect_bytes = after.wire_bytes - (0 if begun_anew else before.wire_bytes)
-    quiet_bytes = before.wire_bytes - first.wire_bytes + last.wire_bytes - after.wire_bytes
-    quiet_s = before.at_s - first.at_s + last.at_s - after.at_s
-    quiet_cpu_s = before.cpu_s - first.cpu_s + last.cpu_s - after.cpu_s
-    quiet_disk = before.disk_bytes - first.disk_bytes + last.disk_bytes - after.disk_bytes
+    return costs_of(first, before, after, last, begun_anew=device.confinement is None)
+
+
+def costs_of(first: Reading, before: Reading, after: Reading, last: Reading, *, begun_anew: bool) -> Costs:
+    """What lies between the first and the last of four readings, of which the middle two enclose a reconnection.
+
+    With `begun_anew` the bytes on the wire are counted from nought again by the reconnection.
+    """
+    reconnect_s = after.at_s - before.at_s
+    quiet_s = last.at_s - first.at_s - reconnect_s
+    reconnect_wire = after.wire_bytes - (0 if begun_anew else before.wire_bytes)
+    quiet_wire = before.wire_bytes - first.wire_bytes + last.wire_bytes - after.wire_bytes
     reconnect_cpu_s = after.cpu_s - before.cpu_s
+    quiet_cpu_s = last.cpu_s - first.cpu_s - reconnect_cpu_s
+    quiet_disk = last.disk_bytes - first.disk_bytes - (after.disk_bytes - before.disk_bytes)
+    # what would have been written in that time anyway is in the quiet part's rate already
+    reconnect_disk = max(after.disk_bytes - before.disk_bytes - quiet_disk / quiet_s * reconnect_s, 0)
     return Costs(
         seconds=last.at_s - first.at_s,
         cpu_share=quiet_cpu_s / quiet_s + reconnect_cpu_s * RECONNECTS_A_DAY / DAY_S,
-        wire_bytes_a_day=quiet_bytes / quiet_s * DAY_S + RECONNECTS_A_DAY * reconnect_bytes,
-        disk_bytes_a_day=quiet_disk / quiet_s * DAY_S
-        + RECONNECTS_A_DAY * max(after.disk_bytes - before.disk_bytes - quiet_disk / quiet_s * RECONNECT_S, 0),
-        quiet_wire_bytes_a_day=quiet_bytes / quiet_s * DAY_S,
-        reconnect_wire_bytes=reconnect_bytes,
+        wire_bytes_a_day=quiet_wire / quiet_s * DAY_S + RECONNECTS_A_DAY * reconnect_wire,
+        disk_bytes_a_day=quiet_disk / quiet_s * DAY_S + RECONNECTS_A_DAY * reconnect_disk,
+        quiet_wire_bytes_a_day=quiet_wire / quiet_s * DAY_S,
+        reconnect_wire_bytes=reconnect_wire,
         reconnect_cpu_s=reconnect_cpu_s,
-        window_wire_bytes=quiet_bytes + reconnect_bytes,
+        window_wire_bytes=quiet_wire + reconnect_wire,
         window_disk_bytes=last.disk_bytes - first.disk_bytes,
         window_cpu_s=last.cpu_s - first.cpu_s,
     )

@@ -1,5 +1,7 @@
 """A device in real rounds, with a model of 100,000 parameters: its memory at most, and again when it is idle."""
 
+import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +17,8 @@ from fedge_coordinator.demo.programs import program
 from fedge_coordinator.demo.stage import Options
 from idle_device import RunningAgent
 from installed import Installed
-from processes import Memory, family, memory
-from round import BenchStage, MemoryWatch
+from processes import Memory, alone_bytes, children, family, memory
+from round import BenchStage
 
 DEVICES: Final = 4
 ROUNDS: Final = 2
@@ -27,11 +29,48 @@ _ROUNDS_TIMEOUT_S: Final = 300.0
 
 @dataclass(frozen=True)
 class Training:
-    """In bytes: the most of all processes as if nothing were shared, the most PSS of each, idle after the rounds."""
+    """In bytes.
+
+    Attributes:
+        most_alone: the most of all processes together, as if nothing were shared with others.
+        most: the most of each figure of each process, at whatever moment.
+        after: of the device that is idle again.
+    """
 
     most_alone: int
-    most_pss: dict[str, int]
+    most: dict[str, Memory]
     after: Memory
+
+
+class _Watch(threading.Thread):
+    """Samples a daemon and its worker every 20 ms until `stop`."""
+
+    def __init__(self, daemon_pid: int) -> None:
+        super().__init__(name="memory", daemon=True)
+        self.most_alone = 0
+        self.most: dict[str, Memory] = {}
+        self._daemon_pid = daemon_pid
+        self._stop_it = threading.Event()
+
+    def run(self) -> None:
+        """Sample."""
+        while not self._stop_it.wait(0.02):
+            workers = children(self._daemon_pid)
+            with contextlib.suppress(OSError, ValueError):  # the worker ended between two looks
+                self.most_alone = max(self.most_alone, alone_bytes([self._daemon_pid, *workers]))
+                self._take("daemon", memory([self._daemon_pid]))
+                if workers:
+                    self._take("worker", memory(workers))
+
+    def stop(self) -> None:
+        """Sample no more."""
+        self._stop_it.set()
+        self.join()
+
+    def _take(self, role: str, found: Memory) -> None:
+        before = self.most.get(role, found)
+        values = {name: max(value, getattr(before, name)) for name, value in dataclasses.asdict(found).items()}
+        self.most[role] = Memory(**values)
 
 
 class _Ending:
@@ -66,7 +105,7 @@ def measure_training(folder: Path, agent: Installed, say: Callable[[str], None])
             fleet.start(device, stage.children)
         wait_until(lambda: _ready(api) == DEVICES, "the agents", timeout_s=120)
         feed.start()
-        watch = MemoryWatch(running.pid)
+        watch = _Watch(running.pid)
         watch.start()
         say("training")
         run([program("fedgectl"), "apply", "--socket", str(stage.socket), "-f", str(folder / "job.yaml")])
@@ -75,7 +114,7 @@ def measure_training(folder: Path, agent: Installed, say: Callable[[str], None])
         if ending.failed or not finished:
             raise DemoError(ending.failed or "the rounds did not end in time")
         time.sleep(GIVEN_BACK_S)
-        return Training(watch.most_bytes, watch.most_pss_bytes, memory(family(running.pid)))
+        return Training(watch.most_alone, watch.most, memory(family(running.pid)))
     finally:
         feed.close()
         api.close()
