@@ -112,7 +112,7 @@ class _Daemon:
                 parts,
                 birth=birth,
                 farewell=farewell,
-                host=host_of(identity, enrolment.fleet, runtime_dir=config.runtime_dir),
+                host=host_of(identity, enrolment.fleet),
             )
             self._client = client
             self._board = StatusBoard(

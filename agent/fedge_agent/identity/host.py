@@ -16,10 +16,10 @@ MACHINE_ID: Final = "etc/machine-id"
 HARDWARE: Final = (
     "sys/firmware/devicetree/base/serial-number",
     "sys/class/dmi/id/product_uuid",
+    "run/fedge-host/product_uuid",
     "sys/devices/soc0/serial_number",
 )
-"""In this order; the second is for root alone, so the unit hands it over as `PRODUCT_UUID`."""
-PRODUCT_UUID: Final = "product_uuid"
+"""In this order. The third is a copy of the second, which only root may read (`systemd/fedge-agent.tmpfiles`)."""
 _MAX_BYTES: Final = 256
 _FEWEST_SIGNS: Final = 3
 """Different characters in a serial number; zeros, or `none`, are what a maker leaves in it."""
@@ -45,22 +45,18 @@ class Host:
     hardware: bytes
 
 
-def host_of(identity: Identity, fleet: str, *, root: Path = Path("/"), runtime_dir: Path | None = None) -> Host:
+def host_of(identity: Identity, fleet: str, *, root: Path = Path("/")) -> Host:
     """Read what there is, never failing.
 
     Args:
         identity: whose key the hashes are keyed with.
         fleet: of another fleet they are others.
         root: of the file system.
-        runtime_dir: where the unit puts what only root may read.
     """
     secret = identity.key.private_numbers().private_value.to_bytes(32, "big")
     key = hmac.digest(secret, b"fedge/v1 host\x00" + fleet.encode(), hashlib.sha256)
-    handed = [runtime_dir / PRODUCT_UUID] if runtime_dir is not None else []
-    hardware = [*(root / name for name in HARDWARE), *handed]
-    return Host(
-        _keyed(key, b"machine\x00", _first([root / MACHINE_ID])), _keyed(key, b"hardware\x00", _first(hardware))
-    )
+    machine, hardware = _first([root / MACHINE_ID]), _first([root / name for name in HARDWARE])
+    return Host(_keyed(key, b"machine\x00", machine), _keyed(key, b"hardware\x00", hardware))
 
 
 def _keyed(key: bytes, label: bytes, value: str) -> bytes:

@@ -9,7 +9,7 @@ from fedge_agent.identity.host import HARDWARE, MACHINE_ID, Host, host_of
 from fedge_agent.identity.keys import Identity
 from fedge_protocol.secp256k1 import ChainKey
 
-DEVICE_TREE, DMI, SOC = HARDWARE
+DEVICE_TREE, DMI, HANDED, SOC = HARDWARE
 UUID = "4c4c4544-0042-3510-8053-b4c04f4d3732"
 
 
@@ -20,7 +20,7 @@ def identity() -> Identity:
 
 def machine(root: Path, **files: str) -> Path:
     for name, content in files.items():
-        path = root / {"id": MACHINE_ID, "tree": DEVICE_TREE, "dmi": DMI, "soc": SOC}[name]
+        path = root / {"id": MACHINE_ID, "tree": DEVICE_TREE, "dmi": DMI, "handed": HANDED, "soc": SOC}[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     return root
@@ -66,9 +66,11 @@ def test_the_first_serial_number_that_says_something_counts(identity, tmp_path):
     assert by_tree.hardware not in {b"", by_soc.hardware, by_dmi.hardware}
 
 
-def test_what_only_root_may_read_is_the_same_when_the_unit_hands_it_over(identity, tmp_path):
+def test_what_only_root_may_read_is_the_same_when_it_is_handed_over(identity, tmp_path):
     as_root = host_of(identity, "lab", root=machine(tmp_path / "root", dmi=UUID.upper() + "\n"))
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "product_uuid").write_text(UUID)
-    assert host_of(identity, "lab", root=tmp_path / "user", runtime_dir=run) == as_root
+    assert host_of(identity, "lab", root=machine(tmp_path / "user", handed=UUID)) == as_root
+
+
+def test_the_package_hands_over_what_only_root_may_read():
+    lines = (Path(__file__).resolve().parents[4] / "systemd" / "fedge-agent.tmpfiles").read_text().splitlines()
+    assert f"C /{HANDED} 0440 root fedge - /{DMI}" in lines
