@@ -1,9 +1,9 @@
 """Work done in a child of this process, whose memory goes with it: what only reads must not weigh on what loads."""
 
-import marshal
 import os
 import sys
 
+from fedge_agent.kernel import plain
 from fedge_agent.kernel.frozen import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ class ChildFailedError(RuntimeError):
 
 
 def apart(work: "Callable[..., Any]", *arguments: object) -> "Any":
-    """What `work(*arguments)` returns; it must be plain (numbers, text, bytes, None, and tuples, lists, dicts of them).
+    """What `work(*arguments)` returns, which must be plain (see `plain`); lists come back as tuples.
 
-    Only for a process with one thread.
+    Only for a process with one thread. What the child says is decoded, not believed.
 
     Raises:
-        ChildFailedError: `work` raised; it is told on standard error.
+        ChildFailedError: `work` raised, told on standard error; or what came back is no plain value.
     """
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -31,18 +31,21 @@ def apart(work: "Callable[..., Any]", *arguments: object) -> "Any":
         _answer(writer, work, arguments)
     os.close(writer)
     with open(reader, "rb") as pipe:
-        answer = pipe.read()
+        answer = pipe.read(plain.MAX_BYTES + 1)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:
         raise ChildFailedError(f"the part of {sys.argv[0]} that reads ended with status {status}")
-    return marshal.loads(answer)  # noqa: S302 - from this very program
+    try:
+        return plain.decode(answer)
+    except plain.NotPlainError as error:
+        raise ChildFailedError(f"the part of {sys.argv[0]} that reads said what is no answer: {error}") from error
 
 
 def _answer(writer: int, work: "Callable[..., Any]", arguments: tuple[object, ...]) -> None:
     status = 1
     try:
         with open(writer, "wb") as pipe:
-            pipe.write(marshal.dumps(work(*arguments)))
+            pipe.write(plain.encode(work(*arguments)))
         sys.stdout.flush()
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may run on into the parent's code

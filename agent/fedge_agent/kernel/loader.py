@@ -26,8 +26,8 @@ def _read(argv: Sequence[str]) -> tuple[object, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
     try:
-        order = Order(*apart(_read, list(sys.argv[1:] if argv is None else argv)))
-    except ChildFailedError as error:
+        order = Order.of(apart(_read, list(sys.argv[1:] if argv is None else argv)))
+    except (ChildFailedError, TypeError) as error:
         print(f"fedge-bpf: {error}", file=sys.stderr)  # noqa: T201 - the output
         return EXIT_REFUSED
     if order.status is not None:

@@ -1,5 +1,6 @@
 """The loader in two parts: one reads and is gone, one loads and stays small."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -7,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedge_agent.kernel import capabilities, command_line, frozen
+from fedge_agent.kernel import capabilities, command_line, frozen, plain
 from fedge_agent.kernel.apart import ChildFailedError, apart
 from fedge_agent.kernel.loader import main
 from fedge_agent.kernel.orders import Order
@@ -28,8 +31,59 @@ def test_the_part_that_loads_imports_nothing_heavy():
 
 
 def test_what_is_read_apart_comes_back_whole():
-    order = Order("attach", pin_dir="/sys/fs/bpf/fedge", allow=(b"\0\xff",), saved=(1, 2, 3), warnings=("a name",))
-    assert Order(*apart(order.fields)) == order
+    order = Order("attach", pin_dir="/sys/fs/bpf/fedge", allow=(bytes(24),), saved=(1, 2, 3), warnings=("a name",))
+    assert Order.of(apart(order.fields)) == order
+
+
+def depth(value: object) -> int:
+    return 1 + max(map(depth, value), default=0) if isinstance(value, tuple) else 0
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=20) | st.binary(max_size=20),
+        lambda each: st.lists(each, max_size=4).map(tuple),
+        max_leaves=12,
+    )
+)
+def test_plain_values_come_back_and_deep_ones_are_refused(value):
+    try:
+        found = plain.decode(plain.encode(value))
+    except plain.NotPlainError:
+        assert depth(value) > plain.MAX_DEPTH
+    else:
+        assert found == value
+
+
+@given(st.binary(max_size=60) | st.text("nftisbl:0123456789-", max_size=40).map(str.encode))
+def test_whatever_a_taken_over_reader_says_is_a_plain_value_or_refused(data):
+    with contextlib.suppress(plain.NotPlainError):
+        plain.encode(plain.decode(data))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pin_dir", b"/sys"),
+        ("guarded", 1),
+        ("allow", ("text",)),
+        ("allow", (b"short",)),
+        ("saved", 5),
+        ("publish", "/etc"),
+    ],
+)
+def test_an_order_whose_fields_are_of_other_types_is_refused(field, value):
+    fields = dict(zip(Order.__slots__, Order().fields(), strict=True)) | {field: value}
+    with pytest.raises(TypeError):
+        Order.of(tuple(fields.values()))
+    with pytest.raises(TypeError):
+        Order.of(tuple(fields.values())[1:])
+
+
+def test_an_object_that_is_not_plain_is_not_handed_over(capfd):
+    with pytest.raises(ChildFailedError, match="status 1"):
+        apart(dict)
+    assert "dict is no plain value" in capfd.readouterr().err
 
 
 def test_what_runs_apart_changes_nothing_here():
