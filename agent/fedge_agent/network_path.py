@@ -7,6 +7,7 @@ that costs.
 
 import logging
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _ANSWER_BYTES: Final = 4096
+_SHORTEST_TIMEOUT_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class NetworkPath:
                 last = error
                 continue
             try:
-                self._tunnel(found, host, port)
+                self._tunnel(found, host, port, timeout_s)
             except BaseException:
                 found.close()
                 raise
@@ -130,13 +132,15 @@ class NetworkPath:
             with suppress(OSError):
                 self.budget.close()
 
-    def _tunnel(self, made: socket.socket, host: str, port: int) -> None:
+    def _tunnel(self, made: socket.socket, host: str, port: int, timeout_s: float) -> None:
         if self.proxy is None:
             return
         tunnel = Tunnel(host, port, self.proxy.credentials())
         made.sendall(tunnel.request)
-        while not tunnel.feed(made.recv(_ANSWER_BYTES)):
-            pass
+        end_s = time.monotonic() + timeout_s
+        while not tunnel.feed(made.recv(_ANSWER_BYTES)):  # drop by drop, it must not take longer
+            made.settimeout(max(end_s - time.monotonic(), _SHORTEST_TIMEOUT_S))
+        made.settimeout(timeout_s)
 
 
 def _proxy(config: Config) -> Proxy | None:

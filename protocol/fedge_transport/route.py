@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class Proxy:
             return None
         try:
             with path.open("rb") as file:
-                mode = path.stat().st_mode
+                mode = os.fstat(file.fileno()).st_mode
                 text = file.read(_MOST_CREDENTIAL_BYTES + 1).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ProxyRefusedError(f"proxy credentials {path} cannot be read: {error}") from None
