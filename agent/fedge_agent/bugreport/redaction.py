@@ -12,6 +12,9 @@ from typing import Any, Final
 _PEM: Final = re.compile(r"-----BEGIN [^-]{1,64}-----.*?(?:-----END [^-]{1,64}-----|\Z)", re.DOTALL)
 _TOKEN: Final = re.compile(r"fedge1\.[A-Za-z0-9_=-]+")
 _URL_HOST: Final = re.compile(r"(?<=://)([^\s/@]+@)?(\[[^\]\s]*\]|[^\s/:\"'<>\[\]@,;]+)")
+_HOST_AND_PORT: Final = re.compile(
+    r"(?<![\w./-])(?=[\w.-]*[A-Za-z])([\w-]+(?:\.[\w-]+)+)(?<!\.py)(?<!\.toml)(?<!\.json)(?<!\.service)(?=:\d{1,5}\b)"
+)
 _NAMED: Final = re.compile(
     r"""(?ix)\b([\w-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|authorization|cookie|mnemonic
     |seed)[\w-]*)(["']?\s*[:=]\s*)(?:(?:bearer|basic)\s+)?("[^"\n]*"|'[^'\n]*'|[^\s,;"']+)"""
@@ -52,6 +55,7 @@ class Redactor:
         text = _URL_HOST.sub(lambda found: ("<credentials>@" if found[1] else "") + self._host(found[2]), text)
         if self._hosts is not None:
             text = self._hosts.sub(lambda found: self._numbered("host", found[0].lower()), text)
+        text = _HOST_AND_PORT.sub(lambda found: self._host(found[0]), text)
         text = _MAIL.sub("<mail>", text)
         text = _HEX.sub(lambda found: self._hexadecimal(found[0]), text)
         text = _BASE64.sub(self._base64, text)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sqlite3
 import stat
 import subprocess
@@ -18,7 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fedge_agent import control, diagnosis
-from fedge_agent.config import Config, ConfigError, load
+from fedge_agent.config import Config, ConfigError, File, load
+from fedge_agent.config_layers import MAX_FILE_BYTES, dropin_folder
 from fedge_agent.config_origins import settings_of
 from fedge_agent.identity.errors import KeyFileError
 from fedge_agent.identity.files import read_private
@@ -50,6 +52,13 @@ _EXPECTED: Final = (
     control.DaemonUnreachableError,
 )  # fmt: skip
 """Why a part cannot be had; ProtocolError covers a store and certificates that cannot be used."""
+_WRITTEN_HOST: Final = re.compile(
+    r"""(?<=://)(?:[^\s/@"]+@)?(\[[^\]\s]+\]|[\w.-]+)          # of a URL
+    |(\[[^\]\s]+\]|[\w.-]+)(?=:\d{1,5}/(?:tcp|udp))           # of an allow rule
+    |(?<![\w./\[-])((?:[\w-]+\.)+(?!(?:toml|d|ring|service|slice|npz|csv)\b)[A-Za-z][\w-]*)(?![\w./])""",
+    re.VERBOSE,
+)
+"""Names and addresses of hosts in a configuration, in comments too: of a URL, of a rule, or any dotted name."""
 _JOURNAL_LINES: Final = 1000
 _SHOWN_ROUNDS: Final = 200
 _TIMEOUT_S: Final = 15.0
@@ -96,19 +105,32 @@ def sections(around: Surroundings) -> Iterator[Section]:
 
 
 def own_names(around: Surroundings) -> tuple[list[str], list[str]]:
-    """What may be shown of this device (its id), and the names of hosts that must not be."""
-    hosts, shown = [platform.node()], []
-    config = around.config
-    if config is not None:
-        hosts += [rule.rpartition(":")[0].strip("[]") for rule in config.kernel.allow]
-        try:
-            found = _record(config)
-        except _EXPECTED:
-            found = None
-        if found is not None:
-            shown.append(found.device_id)
-            hosts += [urlsplit(url).hostname or "" for url in (found.url, found.answer.broker_url)]
+    """What may be shown of this device (its id), and the names of hosts that must not be.
+
+    The configuration's text is searched for them, so that one which cannot be used gives nothing away either.
+    """
+    hosts, shown = [platform.node(), *hosts_written(around.config_path)], []
+    folder = Path(File().state_dir) if around.config is None else around.config.state_dir
+    try:
+        found = _record(folder)
+    except _EXPECTED:
+        found = None
+    if found is not None:
+        shown.append(found.device_id)
+        hosts += [urlsplit(url).hostname or "" for url in (found.url, found.answer.broker_url)]
     return shown, hosts
+
+
+def hosts_written(path: Path) -> list[str]:
+    """The hosts that a configuration names, whether or not it can be used: in agent.toml, agent.d, also in comments."""
+    found = []
+    for file in (path, *sorted(dropin_folder(path).glob("*.toml"))):
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")[:MAX_FILE_BYTES]
+        except OSError:
+            continue
+        found += [name.strip("[]") for names in _WRITTEN_HOST.findall(text) for name in names if name]
+    return found
 
 
 def run_command(command: Sequence[str]) -> str:
@@ -179,7 +201,7 @@ def _configuration(around: Surroundings) -> dict[str, Any]:
 
 
 def _enrolment(around: Surroundings) -> dict[str, Any]:
-    found = _record(_needed(around))
+    found = _record(_needed(around).state_dir)
     if found is None:
         return {"enrolled": False}
     return {
@@ -271,9 +293,9 @@ def _needed(around: Surroundings) -> Config:
     return around.config
 
 
-def _record(config: Config) -> Record | None:
-    path = config.state_dir / RECORD
-    with as_owner(config.state_dir):
+def _record(folder: Path) -> Record | None:
+    path = folder / RECORD
+    with as_owner(folder):
         return msgspec.json.decode(read_private(path), type=Record) if path.exists() else None
 
 

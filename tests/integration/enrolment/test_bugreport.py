@@ -8,16 +8,19 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedge_agent import bugreport_command, cli, control
+from fedge_agent.bugreport.sections import hosts_written
 from fedge_agent.identity.enroll import enroll
 from fedge_agent.store import DeviceStore
 from fedge_protocol.secagg.prekeys import generate
 
 SECRET = "hunter2-open-sesame"  # noqa: S105 - planted
+SHIPPED = Path(__file__).parents[3] / "debian" / "agent.toml"
 OTHER_DEVICE = "fe" * 16
 OTHER_ADDRESS = "0x" + "ab" * 20
 PEER = "203.0.113.77"
@@ -70,6 +73,7 @@ def planted(ca, tmp_path, monkeypatch):
     path = tmp_path / "agent.toml"
     path.write_text(
         f'# password = "{SECRET}"\nstate_dir = "{state}"\nruntime_dir = "{tmp_path}/run"\n'
+        f'[network]\nproxy = "http://gate.secret.example:3128"\nbroker = "wss://mq.secret.example"\n'
         f'[kernel]\nallow = ["proxy.secret.example:3128/tcp", "{PEER}:1/tcp", "[{PEER_6}]:2/tcp"]\n'
     )
     (tmp_path / "agent.d" / "x.toml").write_text(f'[sources.s]\nkind = "directory"\npath = "{data}"\n')
@@ -86,7 +90,17 @@ def planted(ca, tmp_path, monkeypatch):
         for line in (state / name).read_text().splitlines()
         if "-----" not in line
     ]
-    secrets = [SECRET, token, token[7:40], OTHER_DEVICE, OTHER_ADDRESS[2:], PEER, PEER_6, "proxy.secret.example"]
+    secrets = [
+        SECRET,
+        token,
+        token[7:40],
+        OTHER_DEVICE,
+        OTHER_ADDRESS[2:],
+        PEER,
+        PEER_6,
+        "proxy.secret.example",
+        "secret.example",
+    ]
     secrets += [*key_lines, prekey.mask_seed.hex(), prekey.channel_private.hex(), str(SAMPLE), "patient-miller"]
     return path, enrolment, secrets, (state / "identity.key").read_text(), token
 
@@ -95,6 +109,7 @@ def planted(ca, tmp_path, monkeypatch):
 def test_no_planted_secret_is_in_the_report(planted, tmp_path, capsys, broken):
     path, enrolment, secrets, pem, token = planted
     noise = f"{pem}\ntoken={token} peer {PEER} {PEER_6} device {OTHER_DEVICE} pays {OTHER_ADDRESS} password: {SECRET}"
+    noise += "\nproxy.secret.example, gate.secret.example:3128 and mq.secret.example; unlisted.secret.example:8883"
     asked = []
 
     def run(command) -> str:
@@ -123,6 +138,25 @@ def test_no_planted_secret_is_in_the_report(planted, tmp_path, capsys, broken):
         assert ended["outcome"] == "aborted"
         assert {row["name"] for row in json.loads(found["files.json"])} > {"identity.key", "state.db"}
         assert "samples" not in found["files.json"]
+
+
+def test_nothing_but_hosts_of_the_shipped_configuration_is_taken_for_one():
+    assert [name for name in hosts_written(SHIPPED) if not name.endswith(".example.org")] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "hosts"),
+    [
+        ('allow = ["gateway:53/udp", "[2001:db8::1]:8883/tcp", "10.0.0.0/8:1/tcp"]', {"gateway", "2001:db8::1"}),
+        ('proxy = "http://me:pw@proxy:3128"', {"proxy"}),
+        ("# ask mq.example.org, says alice", {"mq.example.org"}),
+        ("cpu_some = [0.05, 0.15]  # agent.d/50-x.toml, fedge-agent.service", set()),
+        ("= broken [ toml mq.example.org", {"mq.example.org"}),
+    ],
+)
+def test_hosts_are_found_in_whatever_was_written(tmp_path, line, hosts):
+    (tmp_path / "agent.toml").write_text(line)
+    assert set(hosts_written(tmp_path / "agent.toml")) - {"8"} == hosts
 
 
 def test_the_command_says_what_the_archive_holds_and_overwrites_nothing(planted, tmp_path, capsys):
