@@ -4,6 +4,9 @@ import asyncio
 import logging
 import re
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +16,15 @@ from fedge_agent.model_slot import Slot, slots
 from fedge_protocol.ids import JOB_PATTERN
 
 _log = logging.getLogger(__name__)
+_AGAIN_AFTER_S: Final = 10.0
 _JOB: Final = re.compile(JOB_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    slot: Slot
+    error: RefusedRequestError
+    again_s: float
 
 
 class Models:
@@ -22,14 +33,18 @@ class Models:
     Args:
         folder: the slots.
         python: interpreter of the processes.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
+    def __init__(
+        self, folder: Path, *, python: str = sys.executable, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._folder = folder
         self._python = python
+        self._clock = clock
         self._process: ModelProcess | None = None
         self._changing = asyncio.Lock()
-        self._bad: Slot | None = None
+        self._bad: _Bad | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     def listed(self) -> list[Slot]:
@@ -48,15 +63,13 @@ class Models:
             wanted = self._wanted(job)
             present = self._process
             serves = present is not None and present.alive and present.slot.job == wanted.job
-            if present is not None and serves and wanted in (present.slot, self._bad):
+            if present is not None and serves and present.slot == wanted:
                 return present
             try:
-                fresh = await ModelProcess.start(wanted, self._folder, python=self._python)
-            except RefusedRequestError as error:
-                _log.warning("%s", error)
+                fresh = await self._started(wanted)
+            except RefusedRequestError:
                 if present is None or not serves:
                     raise
-                self._bad = wanted
                 return present
             _log.info("job %s round %d: its model is in service", wanted.job, wanted.round)
             self._process = fresh
@@ -69,6 +82,20 @@ class Models:
         if self._process is not None:
             await self._process.stop()
         await asyncio.gather(*self._retiring)
+
+    async def _started(self, wanted: Slot) -> ModelProcess:
+        """A new process; a model that did not load is not tried again at once, however often it is asked for."""
+        bad = self._bad
+        if bad is not None and bad.slot == wanted and self._clock() < bad.again_s:
+            raise bad.error
+        try:
+            fresh = await ModelProcess.start(wanted, self._folder, python=self._python)
+        except RefusedRequestError as error:
+            _log.warning("%s", error)
+            self._bad = _Bad(wanted, error, self._clock() + _AGAIN_AFTER_S)
+            raise
+        self._bad = None
+        return fresh
 
     def _wanted(self, job: str | None) -> Slot:
         if job is not None and not _JOB.search(job):

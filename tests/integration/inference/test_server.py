@@ -21,6 +21,8 @@ import pytest
 
 from fedge_agent import cli
 from fedge_agent.inference import client
+from fedge_agent.inference.models import Models
+from fedge_agent.inference.refusals import Reason, RefusedRequestError
 from fedge_agent.inference.routes import JSON, RAW
 from fedge_agent.model_slot import ModelSlots, read_slot
 from fedge_agent.training.interpreter import TrainableModel
@@ -324,6 +326,42 @@ def test_without_a_former_a_model_that_is_none_is_refused_by_name(server):
     server.lands(a_bundle(), round_=2)
     (server.folder / "model" / hashlib.sha256(a_bundle().weights).hexdigest()).write_bytes(b"damaged")
     assert "another SHA-256" in server.ask("GET", "/v1/model")[1]["detail"]
+
+
+def test_graphs_that_were_tampered_with_never_take_the_server_down(server):
+    random = np.random.default_rng(5)
+    good = bytearray(a_bundle().graph)
+    for number in range(1, 13):
+        graph = bytearray(good)
+        for place in random.integers(0, len(graph), 12):
+            graph[place] = random.integers(0, 256)
+        server.lands(a_bundle(), round_=number, graph=bytes(graph[: len(graph) // number]))
+        status, found, _ = server.ask("POST", "/v1/infer", GOOD, Content_Type=JSON)
+        assert (status, found.get("reason")) in [
+            (200, None), (503, "bad-model"), (502, "model-crashed"), (504, "timeout"), (422, "bad-input"),
+        ]  # fmt: skip
+    server.lands(a_bundle(), round_=99)
+    assert server.ask("POST", "/v1/infer", GOOD, Content_Type=JSON)[1]["model"]["round"] == 99
+
+
+def test_a_model_that_does_not_load_is_not_tried_again_at_once(tmp_path):
+    land(tmp_path, a_bundle())
+    script, now = tmp_path / "python", [0.0]
+    script.write_text(f"#!/bin/sh\necho started >>{tmp_path}/starts\n")
+    script.chmod(0o755)
+    models = Models(tmp_path / "model", python=str(script), clock=lambda: now[0])
+
+    async def asked() -> Reason:
+        with pytest.raises(RefusedRequestError) as refused:
+            await models.process(None)
+        return refused.value.reason
+
+    async def scenario() -> None:
+        for now[0] in (0.0, 1.0, 9.0, 11.0):
+            assert await asked() is Reason.MODEL_CRASHED
+
+    asyncio.run(scenario())
+    assert (tmp_path / "starts").read_text().count("started") == 2
 
 
 def test_a_crashed_interpreter_is_named_and_the_next_question_gets_a_new_one(serving):
