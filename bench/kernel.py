@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import socket
 import statistics
 import struct
@@ -256,6 +257,16 @@ class Trainers:
     def __init__(self, count: int = TRAINERS) -> None:
         self.processes = [subprocess.Popen(python(BUSY)) for _ in range(count)]
 
+    def stop(self) -> None:
+        """Holds them, all at once."""
+        for process in self.processes:
+            process.send_signal(signal.SIGSTOP)
+
+    def go(self) -> None:
+        """Lets them run."""
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
         """Kills and waits."""
         for process in self.processes:
@@ -321,10 +332,18 @@ async def _until(
 async def react(ground: Ground) -> dict[str, Any]:
     """How soon training pauses once a load begins, and goes on once it ends; None on a machine that is never quiet."""
     ground.attach("object")
-    policy = await policy_for(ground)
-    policy = dataclasses.replace(
-        policy, cpu_some=_NEVER, memory_some=_NEVER, io_some=_NEVER
-    )  # by run-queue latency alone
+    load = Trainers(4 * TRAINERS)  # there before it is needed, so that it begins at one moment
+    try:
+        await asyncio.sleep(1)
+        load.stop()
+        found = await policy_for(ground)
+        policy = dataclasses.replace(found, cpu_some=_NEVER, memory_some=_NEVER, io_some=_NEVER)
+        return await _reactions(ground, policy, load)  # by run-queue latency alone
+    finally:
+        load.end()
+
+
+async def _reactions(ground: Ground, policy: AdmissionPolicy, load: Trainers) -> dict[str, Any]:
     marks = policy.run_queue_p95_us
     pauses: list[float] = []
     resumes: list[float] = []
@@ -338,11 +357,11 @@ async def react(ground: Ground) -> dict[str, Any]:
                 break
             mark = len(decisions)
             begin = time.monotonic()
-            load = Trainers(4 * TRAINERS)
+            load.go()
             paused = await _until(decisions, State.PAUSED, 10, mark)
             reasons += [d.reason.value for _, d in decisions[mark:] if d.state is State.PAUSED][:1]
             end = time.monotonic()
-            load.end()
+            load.stop()
             if paused is not None:
                 pauses.append((paused - begin) * 1000)
                 resumed = await _until(decisions, State.RUNNING, 30, mark)
@@ -352,6 +371,7 @@ async def react(ground: Ground) -> dict[str, Any]:
         "pause_ms": round(statistics.median(pauses), 1) if pauses else None,
         "resume_ms": round(statistics.median(resumes), 1) if resumes else None,
         "pauses": len(pauses),
+        "all_pause_ms": [round(pause) for pause in pauses],
         "marks_us": [round(marks.low), round(marks.high)],
         "reasons": reasons,
     }
