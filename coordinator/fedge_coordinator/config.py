@@ -64,6 +64,12 @@ class Metrics(_Table, frozen=True):
     port: Port = 9464
 
 
+class Retention(_Table, frozen=True):
+    """`[retention]`: how many finished rounds of a job keep vectors, journal and keys. Published records stay."""
+
+    rounds: Annotated[int, Meta(ge=1, le=1_000_000)] = 8
+
+
 class Config(_Table, frozen=True):
     """The whole file. Without `[chain]`, settlement goes to the local ledger.
 
@@ -79,6 +85,7 @@ class Config(_Table, frozen=True):
     committee_keys: Annotated[list[AbsolutePath], Meta(min_length=1, max_length=16)]
     chain: Chain | None = None
     metrics: Metrics | None = None
+    retention: Retention = Retention()
     held_out: dict[str, list[AbsolutePath]] = {}
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
 

@@ -31,6 +31,7 @@ from fedge_coordinator.federation.membership import LoggedMembership, binding_of
 from fedge_coordinator.federation.observer import Event
 from fedge_coordinator.federation.post import Post
 from fedge_coordinator.federation.publishing import Publisher
+from fedge_coordinator.federation.retention import Retention
 from fedge_coordinator.federation.runner import JobRunner, Parts
 from fedge_coordinator.federation.settling import Settler
 from fedge_coordinator.metrics import Metrics
@@ -166,6 +167,7 @@ class _Service:
             observer,
             lambda: [binding_of(member) for member in members.all()],
             clock_ms,
+            Retention(store, config.retention.rounds),
         )
         metrics.watch_settlement(lambda: settler.pending)
         post = Post(connection, config.fleet, _private_key(Path(config.identity.key)))

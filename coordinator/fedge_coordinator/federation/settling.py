@@ -7,6 +7,7 @@ from typing import Final
 
 from fedge_coordinator.federation.observer import Event, Observer, Value
 from fedge_coordinator.federation.publishing import Publisher
+from fedge_coordinator.federation.retention import Retention
 from fedge_coordinator.settlement.documents import hex_bytes
 from fedge_coordinator.settlement.errors import BindingRefusedError, SettlementError
 from fedge_coordinator.settlement.interface import Backlog, Settlement, SignedBinding
@@ -33,6 +34,7 @@ class Settler:
         observer: Observer,
         known_bindings: Callable[[], list[SignedBinding]],
         clock_ms: Callable[[], int],
+        retention: Retention,
     ) -> None:
         self._fleet = fleet
         self._store = store
@@ -41,6 +43,7 @@ class Settler:
         self._observer = observer
         self._known_bindings = known_bindings
         self._clock_ms = clock_ms
+        self._retention = retention
         self._wake = asyncio.Event()
         self._registered: set[bytes] = set()
         self._published: dict[str, int] = {}
@@ -103,6 +106,7 @@ class Settler:
         for row in self._store.jobs.progress(job.name):
             if row.checkpoint is None:
                 await self._publish_round(RoundKey(row.job, row.round, row.attempt))
+        await self._forget(job)
 
     async def _publish_round(self, key: RoundKey) -> None:
         try:
@@ -113,6 +117,15 @@ class Settler:
         if record is not None:
             checkpoint = hex_bytes(record.checkpoint.model_hash)
             self._store.jobs.set_settlement(key.job, key.round, checkpoint=checkpoint)
+
+    async def _forget(self, job: Job) -> None:
+        try:
+            swept = await asyncio.to_thread(self._retention.sweep, job)
+        except StoreError as error:
+            _log.error("old rounds of job %s stay until the next one has ended: %s", job.name, error)
+            return
+        if swept.entries or swept.blobs:
+            _log.debug("job %s: %d blobs and %d entries forgotten", job.name, swept.blobs, swept.entries)
 
     async def _note_transactions(self, job: Job) -> None:
         open_rounds = [row.round for row in self._store.jobs.progress(job.name) if row.tx_hash is None]

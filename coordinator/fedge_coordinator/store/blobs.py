@@ -62,6 +62,21 @@ class Blobs:
             raise BlobCorruptError(f"{path} does not hold the bytes it is named after; delete it")
         return content
 
+    def remove(self, digest: bytes) -> bool:
+        """Delete a blob; returns whether there was one.
+
+        Raises:
+            StoreUnavailableError: it cannot be deleted.
+        """
+        path = self.path(digest)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StoreUnavailableError(f"cannot delete blob {digest.hex()} at {path}: {error.strerror}") from error
+        return True
+
     def has(self, digest: bytes) -> bool:
         """Whether a blob of this name is there (not re-hashed)."""
         return self.path(digest).is_file()

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.coordinator.federation.ground import FLEET, Ground, Member, document, serving
 
 from fedge_coordinator.federation.publishing import Publisher, aggregate_recomputer
+from fedge_coordinator.federation.retention import Retention
 from fedge_coordinator.federation.settling import Settler
 from fedge_coordinator.settlement.audit import audit
 from fedge_coordinator.settlement.bundle import read_bundle
@@ -42,6 +43,7 @@ def settler_of(ground: Ground, settlement: Settlement | None = None, bindings: l
         ground.notes,
         lambda: bindings or [],
         ground.clock,
+        Retention(ground.store, 2),
     )
 
 
