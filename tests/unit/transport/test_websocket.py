@@ -4,7 +4,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedge_transport.http_head import MOST_BYTES, MalformedAnswerError
@@ -76,6 +76,7 @@ def pair():
     made.close()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.binary(max_size=300), st.booleans()), max_size=8),
     st.lists(st.integers(1, 40), min_size=1, max_size=40),
@@ -96,6 +97,7 @@ def test_however_it_is_cut_the_payload_arrives(parts, cuts, size):
     pair.close()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200_000))
 def test_what_is_sent_is_masked_and_whole(data):
     pair = Pair()
