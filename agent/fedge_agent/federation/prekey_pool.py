@@ -14,7 +14,7 @@ _BATCH: Final = 32
 _LOW: Final = 8
 _VALID_S: Final = 86_400.0
 _LEAP: Final = 1 << 20
-"""Further than a device gets in the time that a restored backup may be old."""
+"""Further than a device gets in its life."""
 _JOB: Final = ""
 """Prekeys belong to no job; their batch is signed under the id of its first prekey as round."""
 
@@ -47,8 +47,8 @@ class PrekeyPool:
     def refused(self, first_id: int) -> None:
         """The coordinator will never take the batch that begins with this prekey: it is burned.
 
-        A device whose state was restored from a backup gives ids out again that the coordinator knows with other keys.
-        It leaps over them, once in the life of a process; a coordinator that refuses everything is not argued with.
+        A device that has lost its prekeys gives ids out again that the coordinator knows with other keys. It leaps over
+        them, once in the life of a process; a coordinator that refuses everything is not argued with.
         """
         self._store.burn_prekeys(self._batch(first_id))
         if not self._leapt:
