@@ -69,6 +69,7 @@ class Resolver:
             outlive a change.
         ask_for: name to answer; by default the DNS (`fedge_agent.kernel.dns`).
         now_s: CLOCK_BOOTTIME.
+        in_use: far ends of present connections: a former address among them stays, for a grace time at least.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Resolver:
         grace_s: int = DEFAULT_EXPIRY_S,
         ask_for: "Callable[[str], Answer] | None" = None,
         now_s: Callable[[], int] = boot_time_s,
+        in_use: "Callable[[], frozenset[tuple[Address, int]]] | None" = None,
     ) -> None:
         self._known = {(item.host, item.port, item.protocol): item for item in known}
         self._grace_s = grace_s
         self._ask_for = ask_for or _ask_dns
         self._now_s = now_s
+        self._in_use = in_use or _live_peers
         self._answers: dict[str, Answer | NameUnknownError | ResolverError] = {}
         self.warnings: list[str] = []
 
@@ -100,7 +103,7 @@ class Resolver:
             return Resolved(str(address), rule.port, protocol, ((address, None),) if single else ())
         now_s = self._now_s()
         former = self._known.get((rule.where, rule.port, protocol))
-        kept = {a: until for a, until in former.addresses if until is not None and until > now_s} if former else {}
+        kept = self._kept(former, now_s) if former else {}
         answer = self._answer(rule.where)
         fresh: dict[Address, int | None] = {}
         fresh_until_s = now_s
@@ -115,6 +118,15 @@ class Resolver:
         both: dict[Address, int | None] = {**dict(sorted(kept.items(), key=_latest_first)[:MOST_KEPT]), **fresh}
         listed = tuple(sorted(both.items(), key=lambda item: str(item[0])))
         return Resolved(rule.where, rule.port, protocol, listed, fresh_until_s)
+
+    def _kept(self, former: Resolved, now_s: int) -> dict[Address, int]:
+        known = {address: until for address, until in former.addresses if until is not None}
+        last_s = now_s + self._grace_s
+        if all(until > last_s for until in known.values()):
+            return known
+        used = self._in_use()
+        live = {address: max(until, last_s) for address, until in known.items() if (address, former.port) in used}
+        return {address: until for address, until in known.items() if until > now_s} | live
 
     def _answer(self, name: str) -> "Answer | NameUnknownError | ResolverError":
         if name in self._answers:
@@ -138,6 +150,12 @@ def _ask_dns(name: str) -> "Answer":
     from fedge_agent.kernel.dns import ask  # noqa: PLC0415 - only where there are names
 
     return ask(name)
+
+
+def _live_peers() -> "frozenset[tuple[Address, int]]":
+    from fedge_agent.kernel.live_peers import live_peers  # noqa: PLC0415 - only where there are former addresses
+
+    return live_peers()
 
 
 def _latest_first(item: tuple[Address, int]) -> int:

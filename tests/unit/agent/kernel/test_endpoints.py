@@ -5,7 +5,7 @@ import pytest
 
 from fedge_agent.kernel.allowlist import read_rule
 from fedge_agent.kernel.dns import Answer
-from fedge_agent.kernel.endpoints import MOST_KEPT, Resolver, addresses_of, encoded, read_endpoints
+from fedge_agent.kernel.endpoints import MOST_KEPT, Resolved, Resolver, addresses_of, encoded, read_endpoints
 from fedge_agent.kernel.errors import NameUnknownError, ResolverError
 from fedge_agent.kernel.text_files import publish_text
 
@@ -30,8 +30,8 @@ class Names:
         return Answer(self.addresses, self.ttl_s)
 
 
-def resolver(names, known=(), now_s=100):
-    return Resolver(known, grace_s=40, ask_for=names, now_s=lambda: now_s)
+def resolver(names, known=(), now_s=100, in_use=()):
+    return Resolver(known, grace_s=40, ask_for=names, now_s=lambda: now_s, in_use=lambda: frozenset(in_use))
 
 
 def test_an_address_that_a_name_no_longer_has_stays_for_its_ttl_and_the_grace_time():
@@ -58,7 +58,7 @@ def test_a_ttl_is_kept_between_half_a_minute_and_an_hour(ttl_s, held_s):
 
 def test_answers_that_change_every_time_do_not_fill_the_allow_list():
     names = Names()
-    known = []
+    known: list[Resolved] = []
     for number in range(4 * MOST_KEPT):
         names.addresses = (ipaddress.ip_address(0x08080000 + number),)
         known = [resolver(names, known).endpoint(RULE)]
@@ -80,6 +80,24 @@ def test_the_addresses_of_the_latest_answer_come_first():
     names.addresses = (ipaddress.ip_address("192.0.2.10"), ipaddress.ip_address("2001:db8::a"))
     second = resolver(names, [first], 110).endpoint(RULE)
     assert addresses_of([second], "broker.example", 8883, 110) == ("192.0.2.10", "2001:db8::a", "192.0.2.9")
+
+
+def test_an_address_with_a_live_connection_stays_as_long_as_the_connection():
+    names = Names(OLD)
+    known = resolver(names).endpoint(RULE)
+    names.addresses = (NEW,)
+    for now_s in (199, 230, 300, 1000):
+        known = resolver(names, [known], now_s, [(OLD, 8883)]).endpoint(RULE)
+        assert dict(known.addresses)[OLD] == max(now_s + 40, 200)
+    known = resolver(names, [known], 1041, [(OLD, 443), (NEW, 8883)]).endpoint(RULE)  # another port is another peer
+    assert OLD not in dict(known.addresses)
+
+
+def test_an_address_that_the_name_never_had_is_not_kept_for_a_connection():
+    names = Names(OLD)
+    known = resolver(names).endpoint(RULE)
+    again = resolver(names, [known], 120, [(NEW, 8883)]).endpoint(RULE)
+    assert set(dict(again.addresses)) == {OLD}
 
 
 @pytest.mark.parametrize("error", [ResolverError("no answer"), NameUnknownError("no such name")])
