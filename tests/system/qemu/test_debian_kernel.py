@@ -22,6 +22,7 @@ from tests.system.fleet import (
 from tests.system.machine import MachineError
 from tests.system.qemu.machine import VirtualMachine
 
+SCRATCH = Path(os.environ.get("FEDGE_SYSTEM_SCRATCH", "/nonexistent"))
 BUILT = Path(os.environ.get("FEDGE_SYSTEM_QEMU", "/nonexistent"))
 UNIT = "/sys/fs/cgroup/fedge.slice/fedge-agent.service"
 WORKER = f"{UNIT}/worker"
@@ -61,20 +62,21 @@ def partner(machines, fleet):
 
 
 @pytest.fixture(scope="module")
-def device(lan, archive, tmp_path_factory):
+def device(lan, archive):
     """The machine under test, with the agent installed."""
     if shutil.which("qemu-system-x86_64") is None or not (BUILT / "disk.ext4").exists():
         pytest.skip("no virtual machine was built; tests/system/run --qemu builds one")
     namespace, address = lan.join()
-    machine = VirtualMachine("vm", BUILT, tmp_path_factory.mktemp("vm"), namespace, address)
+    machine = VirtualMachine("vm", BUILT, SCRATCH / f"{os.getpid()}-vm", namespace, address)
     try:
         machine.boot()
         trust(machine, archive)
+        machine.write("/etc/apt/apt.conf.d/91-alone", 'APT::Install-Recommends "false";\n')  # 28 MB of eth-account
         install(machine, "fedge-agent")
         own(machine, 0, LIMITS)
         yield machine
     finally:
-        machine.cut_power()
+        machine.close()
 
 
 @pytest.fixture(scope="module")
