@@ -169,7 +169,7 @@ def _add_leave(commands: _Commands) -> None:
     )
     leave.add_argument("--yes", action="store_true", help="do not ask")
     _add_output(leave)
-    leave.set_defaults(command=_leave, in_state_dir=True)
+    leave.set_defaults(command=_leave)  # as its own: what root accepted is forgotten as root
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
