@@ -72,11 +72,33 @@ def test_the_daemon_proves_it_itself_without_a_capability_though_bpffs_is_closed
     assert admission["counters"]
 
 
+def test_a_name_is_resolved_for_the_daemon_when_it_asks_by_a_refresher_whose_answer_it_can_read(device):
+    device.do("echo '192.0.2.1 mq.test' >>/etc/hosts")
+    device.write("/etc/fedge/agent.d/60-name.toml", '[network]\nbroker = "mqtts://mq.test:8883"\n')
+    device.do("systemctl restart fedge-agent")
+    device.do(f"sed -i 's/192.0.2.1 mq.test/{device.address} mq.test/' /etc/hosts")
+    try:
+        # nobody at the first address: the daemon asks, fedge-policy.path runs the refresher, and the daemon goes where
+        # the name leads now; the certificate there is another name's
+        there = "certificate is not valid for 'mq.test'"
+        device.wait("systemctl show -P StatusText fedge-agent", lambda done: there in done.text, 120)
+        endpoints = json.loads(device.do("cat /run/fedge-bpf/endpoints"))["endpoints"]
+        (found,) = [item for item in endpoints if item["host"] == "mq.test"]
+        assert {item["address"] for item in found["addresses"]} == {"192.0.2.1", device.address}
+        assert "mqtts://mq.test:8883; 2 addresses of mq.test" in device.run("fedge-agent doctor").text
+        assert device.do("stat -c '%U %a' /run/fedge-bpf/endpoints").split() == ["root", "644"]
+    finally:
+        device.do("rm /etc/fedge/agent.d/60-name.toml; sed -i '/mq.test/d' /etc/hosts; systemctl restart fedge-agent")
+    connected(device)
+
+
 def test_of_all_pins_the_daemon_sees_its_own_alone(device):
     as_the_daemon = (
         "nsenter --target $(systemctl show -P MainPID fedge-agent) --mount setpriv --reuid fedge --regid fedge"
     )
-    assert "fedge_count" in device.do(f"{as_the_daemon} --clear-groups ls /run/fedge/bpf")
+    device.do(f"{as_the_daemon} --clear-groups test -r /run/fedge/bpf/fedge_count")
+    listed = device.run(f"{as_the_daemon} --clear-groups ls /run/fedge/bpf")
+    assert "Permission denied" in listed.text, "who may read the directory may lock it"
     refused = device.run(f"{as_the_daemon} --clear-groups ls /sys/fs/bpf")
     assert "Permission denied" in refused.text
 
