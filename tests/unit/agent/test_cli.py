@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedge_agent import cli, control
+from fedge_agent import accepted_enrolment, cli, control, leave_command
 from fedge_agent.config import EX_CONFIG
 from fedge_agent.store import DeviceStore
 
@@ -177,3 +178,18 @@ def test_config_show_lists_every_setting(folder, capsys):
 def test_a_device_that_belongs_to_no_fleet_has_no_rewards(folder, capsys):
     assert run(folder, "rewards") == cli.EX_NOT_ENROLLED
     assert "fedge-agent enroll TOKEN" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights and takes them back; cure: run the tests as root")
+def test_root_leaves_as_the_owner_of_the_state_and_forgets_as_root(folder, monkeypatch):
+    seen: list[int] = []
+
+    def left(*_: object) -> int:
+        seen.append(os.geteuid())
+        return cli.EX_OK
+
+    os.chown(folder, 65534, 65534)
+    monkeypatch.setattr(leave_command, "leave_fleet", left)
+    monkeypatch.setattr(accepted_enrolment, "forget", lambda _: seen.append(os.geteuid()))
+    assert run(folder, "leave", "--yes") == cli.EX_OK
+    assert seen == [65534, 0]
