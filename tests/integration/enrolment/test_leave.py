@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import signal
@@ -9,7 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from fedge_agent import cli, leave, waiting
+from fedge_agent import cli, leave, leave_command, waiting
+from fedge_agent.config import load
 from fedge_agent.identity import keys
 from fedge_agent.identity.ca_client import CaClient
 from fedge_agent.identity.enroll import enroll
@@ -278,3 +280,22 @@ def test_a_leave_that_was_begun_keeps_the_daemon_and_a_new_enrolment_waiting(ca,
     found = waiting.obstacle(state, time.time())
     assert found is not None
     assert found[0] is waiting.Obstacle.LEAVING
+
+
+@pytest.mark.parametrize(
+    ("answer", "leaves"), [("", False), ("n", False), ("later", False), ("y", True), (" YES ", True)]
+)
+def test_the_owner_is_asked_and_only_a_yes_is_one(ca, place, answer, leaves):
+    device = enroll(ca.token(), place / "state").device_id
+    options = argparse.Namespace(yes=False, offline=False, discard_rewards=False, output="text")
+    asked = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return answer
+
+    status = leave_command.leave_fleet(load(place / "agent.toml", {}), options, ask)
+    assert (status == cli.EX_OK) is leaves
+    assert len(asked) == 1
+    assert is_member(ca, device) is not leaves
+    assert ("identity.key" in names(place / "state")) is not leaves
