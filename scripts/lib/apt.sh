@@ -11,6 +11,7 @@ provided() {
     nodejs) have node ;;
     iproute2) have ip ;;
     python3-bpfcc) [[ -e /usr/lib/python3/dist-packages/bcc/__init__.py ]] ;;
+    tinyproxy-bin) have tinyproxy ;;
     util-linux) have setpriv && have unshare && have flock ;;
     mount) have mount ;;
     ca-certificates) [[ -e /etc/ssl/certs/ca-certificates.crt ]] ;;
