@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fedge_agent.identity import keys, record
+from fedge_agent.identity import credentials, keys, record
 from fedge_agent.store import DeviceStore, PastRound
 
 _ALL: Final = -1
 _COUNTED: Final = "included"
+SEALED: Final = Path("/etc/credstore.encrypted")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Rewards:
         account: 20 bytes, the chain key's address.
         chain_id: 0: the fleet settles by a ledger of its coordinator's.
         key_file: what payments to the device's own account are spent with.
+        sealed: it is kept encrypted, for this machine alone.
     """
 
     device: str
@@ -42,6 +44,7 @@ class Rewards:
     chain_id: int
     key_file: Path
     counted: tuple[CountedRounds, ...]
+    sealed: bool = False
 
     @property
     def lost_with_the_key(self) -> bool:
@@ -74,7 +77,8 @@ class Rewards:
         place = f"chain {self.chain_id}" if self.chain_id else "the coordinator's ledger"
         lines.append(f"What of it was paid, only {place} knows: ask the operator (fedgectl get rewards).")
         if own:
-            lines.append(f"Whatever is paid there can be spent only with {self.key_file}: keep it.")
+            how = "keep a copy (systemd-creds decrypt), this machine alone can read it" if self.sealed else "keep it"
+            lines.append(f"Whatever is paid there can be spent only with {self.key_file}: {how}.")
         return "\n".join(lines)
 
 
@@ -103,13 +107,15 @@ def rewards_of(state_dir: Path) -> Rewards:
             counted = by_job(store.rounds(_ALL))
         finally:
             store.close()
-    device = enrolment.device
+    device, key_file = enrolment.device, keys.chain_key_file(state_dir)
+    sealed = credentials.holds(key_file) or (key_file.exists() and not key_file.stat().st_size)
     return Rewards(
         device=enrolment.device_id,
         fleet=enrolment.fleet,
         payout=device.payout,
         account=device.chain_address,
         chain_id=enrolment.chain_domain.chain_id,
-        key_file=keys.chain_key_file(state_dir),
+        key_file=SEALED / credentials.CHAIN_KEY if sealed else key_file,
         counted=counted,
+        sealed=sealed,
     )

@@ -1,10 +1,11 @@
 """Secrets that systemd hands over come before files: token, keys of the device, key of the CA."""
 
+import dataclasses
 from datetime import UTC, datetime
 
 import pytest
 
-from fedge_agent import cli
+from fedge_agent import cli, rewards
 from fedge_agent.identity import keys, record
 from fedge_agent.identity.errors import KeyFileError
 from fedge_coordinator.enrolment import desk
@@ -103,3 +104,12 @@ def test_outside_of_the_unit_a_sealed_device_can_still_be_looked_at(device, monk
     with pytest.raises(KeyFileError):
         record.load(device.folder)
     assert record.look(device.folder).device_id == device.device_id
+
+
+def test_a_sealed_chain_key_is_named_where_it_is(ca, configured, tmp_path, monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert cli.main([*configured, "enroll", ca.token()]) == cli.EX_OK
+    assert rewards.rewards_of(tmp_path / "d").key_file == tmp_path / "d" / "chain.key"
+    emptied(tmp_path / "d" / "chain.key")
+    found = dataclasses.replace(rewards.rewards_of(tmp_path / "d"), counted=(rewards.CountedRounds("digits", 1, 1),))
+    assert "only with /etc/credstore.encrypted/fedge.chain.key: keep a copy" in found.text()

@@ -205,7 +205,7 @@ def test_a_purge_warns_of_rewards_before_the_keys_go(machine):
     said = machine.do("apt-get purge -y fedge-agent")
     assert "WARNING: the keys of this device are destroyed now" in said
     assert "digits: counted in 1 rounds, the last was 7" in said
-    assert "keep it" in said
+    assert "spent only with /etc/credstore.encrypted/fedge.chain.key" in said
 
 
 def test_purged_packages_leave_nothing_at_all(before, machine):
