@@ -285,7 +285,7 @@ def test_a_leave_that_was_begun_keeps_the_daemon_and_a_new_enrolment_waiting(ca,
 @pytest.mark.parametrize(
     ("answer", "leaves"), [("", False), ("n", False), ("later", False), ("y", True), (" YES ", True)]
 )
-def test_the_owner_is_asked_and_only_a_yes_is_one(ca, place, answer, leaves):
+def test_the_owner_is_asked_and_only_a_yes_is_one(ca, place, answer: str, leaves: object):
     device = enroll(ca.token(), place / "state").device_id
     options = argparse.Namespace(yes=False, offline=False, discard_rewards=False, output="text")
     asked = []
