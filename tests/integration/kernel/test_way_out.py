@@ -50,6 +50,7 @@ def within(tmp_path, cgroup, broker):
             "request": str(tmp_path / "refresh-wanted"),
             "topic": topics.up(FLEET, name, "ready"),
             "forbidden": [],
+            "messages": 1,
             **changes,
         }
         path = tmp_path / "asked.json"
@@ -100,6 +101,20 @@ def test_each_way_out_leads_to_the_broker_and_to_nobody_else(
     with MapReader(pin_dir) as reader:
         totals = reader.network()
     assert totals[Counter.DENIED_CONNECT] == len(changes["forbidden"]) + 1  # the attempts above; nothing else was tried
+
+
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+def test_the_agents_own_count_of_bytes_is_the_kernels(fedge_bpf, cgroup, broker, within, tmp_path, pin_dir, scheme):
+    port = broker.websocket_port if scheme == "wss" else broker.port
+    config = tmp_path / "agent.toml"
+    config.write_text(f'runtime_dir = "{tmp_path}/run"\n[kernel]\nallow = ["127.0.0.1:{port}/tcp"]\n')
+    fedge_bpf("attach", "--cgroup", str(cgroup), "--config", str(config))
+    said = within("127.0.0.1", port, path="/mqtt" if scheme == "wss" else None, messages=20)
+    with MapReader(pin_dir) as reader:
+        totals = reader.network()
+    kernel_bytes = totals[Counter.EGRESS_BYTES] + totals[Counter.INGRESS_BYTES]
+    assert kernel_bytes > 2_000_000
+    assert 0.99 * kernel_bytes <= said["counted_bytes"] <= 1.01 * kernel_bytes
 
 
 def test_a_name_that_is_not_allowed_is_not_connected_to_and_a_refresh_is_asked_for(

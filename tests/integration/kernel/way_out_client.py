@@ -30,7 +30,20 @@ def attempt(kind: socket.SocketKind, host: str, port: int) -> str:
     return "ok"
 
 
-async def connect(asked: dict[str, Any]) -> str:
+class Tally:
+    """Counts what the agent's own budget would."""
+
+    spent = False
+    used_bytes = 0
+
+    def use(self, wire_bytes: int) -> None:
+        self.used_bytes += wire_bytes
+
+    def refilled_in_s(self) -> float:
+        return 0.0
+
+
+async def connect(asked: dict[str, Any], tally: Tally) -> str:
     proxy = None
     if asked["proxy"]:
         proxy = Proxy(asked["proxy"][0], asked["proxy"][1], Path(asked["credentials"]))
@@ -44,16 +57,18 @@ async def connect(asked: dict[str, Any]) -> str:
         key_file=Path(asked["key"]),
         websocket_path=asked["path"],
     )
-    async with asyncio.timeout(30), Connection(settings, route=Route(book, proxy)) as connection:
+    async with asyncio.timeout(30), Connection(settings, route=Route(book, proxy, tally)) as connection:
         async for event in connection.events():
             if isinstance(event, Connected):
-                await connection.publish(asked["topic"], b"from within")
+                for _ in range(asked["messages"]):
+                    await connection.publish(asked["topic"], bytes(100_000))
             return event.detail if isinstance(event, Disconnected) else "connected"
     return "no event"
 
 
 def main(asked: dict[str, Any]) -> None:
-    said: dict[str, Any] = {"event": asyncio.run(connect(asked))}
+    tally = Tally()
+    said: dict[str, Any] = {"event": asyncio.run(connect(asked, tally)), "counted_bytes": tally.used_bytes}
     said["refresh_wanted"] = Path(asked["request"]).exists()
     said["forbidden"] = [attempt(socket.SOCK_STREAM, *peer) for peer in asked["forbidden"]]
     said["name_server"] = attempt(socket.SOCK_DGRAM, "127.0.0.53", 53)
