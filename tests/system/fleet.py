@@ -165,6 +165,12 @@ class Fleet:
         """Those that made a model."""
         return [row for row in self.rounds(name) if row["status"] == "finished"]
 
+    def rests(self, name: str, timeout_s: float = 150.0) -> None:
+        """Pause a job; return when no round of it is open. A device that is busy misses the offer of another job."""
+        self.operator.do(f"fedgectl pause job {name}")
+        asked = f"fedgectl get rounds --job {name} -o json"
+        self.operator.wait(asked, lambda done: '"status": "open"' not in done.text, timeout_s)
+
     def completes(self, name: str, participants: int = 2, timeout_s: float = 150.0) -> dict[str, Any]:
         """Return the next round, not yet finished now, that so many devices complete."""
         before = {row["round"] for row in self.finished(name)}

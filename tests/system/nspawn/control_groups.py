@@ -4,9 +4,12 @@ Without one the containers of a host that has no systemd share `/payload`: units
 and whoever stops a unit would kill the processes of another machine.
 """
 
-import contextlib
+import os
+import time
 from pathlib import Path
 
+_ENDED_S = 20.0
+_POLL_S = 0.1
 _TYPES = ("cgroup2", "cgroup")
 
 
@@ -21,12 +24,21 @@ def make(name: str) -> list[Path]:
 
 
 def remove(groups: list[Path]) -> None:
-    """Remove empty groups and all below them; what still has a process in it stays."""
+    """Remove groups whose processes end, and all below them.
+
+    Raises:
+        OSError: a process has not ended.
+    """
+    deadline_s = time.monotonic() + _ENDED_S
     for group in groups:
-        below = sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
-        for path in (*below, group):
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        while group.exists():
+            try:
+                for folder, _, _ in os.walk(group, topdown=False):
+                    Path(folder).rmdir()
+            except OSError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(_POLL_S)
 
 
 def _hierarchies() -> list[tuple[Path, str]]:

@@ -58,7 +58,8 @@ class Container(Machine):
             self._process = subprocess.Popen(
                 [
                     "sh", "-c", f'{enter} && exec "$@"', "enter",
-                    "systemd-nspawn", "--quiet", "--directory", str(self.root), "--boot", f"--machine={self.name}",
+                    "systemd-nspawn", "--quiet", "--directory", str(self.root), "--boot",
+                    f"--machine={self.name}-{os.getpid()}",
                     "--register=no", "--keep-unit", "--console=pipe", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off",
                     f"--network-namespace-path={_NAMESPACES / self.namespace}", *options,
                 ],
@@ -111,11 +112,14 @@ class Container(Machine):
     def close(self) -> None:
         """Pull the plug, and take its groups, mounts and disk away."""
         if self._process is not None:
-            # with its init every process in it ends
-            for pid in {self._leader, self._process.pid} - {0}:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.wait(_END_TIMEOUT_S)
+            # with its init every process in it ends, and systemd-nspawn puts its own things away
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._leader or self._process.pid, signal.SIGKILL)
+            try:
+                self._process.wait(_END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process = None
         control_groups.remove(self._groups)
         for place in (self.root, self.folder / "bpffs"):

@@ -140,11 +140,11 @@ def test_a_connection_that_is_not_the_fleets_is_denied_by_the_kernel(device, enr
 def test_it_completes_a_round_with_a_device_in_a_container(device, enrolled, fleet):
     fleet.apply(job(SHORT, ready_s=600))
     assert fleet.completes(SHORT, timeout_s=EMULATED_S)["participants"] == 2
-    fleet.operator.do(f"fedgectl pause job {SHORT}")
+    fleet.rests(SHORT, EMULATED_S)
 
 
 def test_the_workers_cpu_and_memory_limits_hold(device, enrolled, fleet):
-    fleet.apply(job(LONG, ready_s=600, epochs=1000))
+    fleet.apply(job(LONG, ready_s=600, epochs=500))
     trains(device)
     assert device.do(f"cat {WORKER}/memory.max").strip() == str(128 * MIB)
     before = counts(device, f"{WORKER}/cpu.stat")
