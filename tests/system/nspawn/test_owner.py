@@ -115,3 +115,4 @@ def test_leaving_ends_the_membership_and_the_service_waits_as_not_enrolled(devic
     members = {row["device_id"]: row for row in json.loads(fleet.operator.do("fedge-ca devices -o json"))}
     assert members[name]["revoked_at"]
     assert "nothing to leave" in device.do("fedge-agent leave --yes")
+    assert device.run("test -e /var/lib/fedge-bpf/fedge.enrolment").status == 1
