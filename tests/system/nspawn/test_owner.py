@@ -1,6 +1,5 @@
 """What the owner of one device does, by the installed commands and units: layers, the model, a report, leaving."""
 
-import hashlib
 import json
 import tarfile
 from pathlib import Path
@@ -61,11 +60,11 @@ def test_the_socket_listens_before_anybody_asks_and_no_process_does(device):
 def test_a_question_starts_the_server_which_sees_the_model_and_nothing_else(device):
     layers = [{"dense": 3}]
     bundle = build_bundle(parse_model_spec({"input": 4, "layers": layers, "loss": "softmax-cross-entropy", "seed": 1}))
+    names = {"graph": bundle.graph_sha256.hex(), "weights": bundle.weights_sha256.hex()}
+    for name, content in ((names["graph"], bundle.graph), (names["weights"], bundle.weights)):
+        (inside(device, "/var/lib/fedge/model") / name).write_bytes(content)
     slot = {"job": "demo", "round": 1, "dim": bundle.parameter_count, "landed_at": 1}
-    for name, content in (("graph", bundle.graph), ("weights", bundle.weights)):
-        slot[name] = hashlib.sha256(content).hexdigest()
-        (inside(device, "/var/lib/fedge/model") / slot[name]).write_bytes(content)
-    device.write("/var/lib/fedge/model/demo.json", json.dumps(slot))
+    device.write("/var/lib/fedge/model/demo.json", json.dumps(slot | names))
     device.do("chmod 644 /var/lib/fedge/model/*")
     found = json.loads(device.do("echo '[[1, 2, 3, 4]]' | fedge-agent infer -o json"))
     (row,) = found["outputs"]
