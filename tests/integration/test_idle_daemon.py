@@ -44,7 +44,7 @@ UNWANTED = {
     "zipfile": "by importlib.metadata",
 }
 MOST_MODULES = 305
-"""Beside ours; 293 when this was written, with Python 3.11. A dozen is half a megabyte or so: raise it with a figure."""
+"""Beside ours; 293 when this was written, with Python 3.11. A dozen is half a megabyte: raise it with a figure."""
 
 
 class Quiet(Builder):
