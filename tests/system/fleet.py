@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from tests.system.archive import KEYRING, Archive
-from tests.system.machine import Done, Machine
+from tests.system.machine import Done, Machine, MachineError
 from tests.system.readme import commands
 
 OWNER = """# Small machines on a busy host: the load beside them must not decide, and three are a fleet.
@@ -104,7 +104,10 @@ def connected(machine: Machine, timeout_s: float = 120.0) -> None:
     def good(done: Done) -> bool:
         return done.text.startswith(("waiting", "job "))
 
-    machine.wait("systemctl show -P StatusText fedge-agent", good, timeout_s)
+    try:
+        machine.wait("systemctl show -P StatusText fedge-agent", good, timeout_s)
+    except MachineError as error:
+        raise MachineError(f"{error}\n{machine.journal('fedge-agent')[-3000:]}") from None
 
 
 def waits_ready(machine: Machine, timeout_s: float = 120.0) -> str:
@@ -124,8 +127,9 @@ def waits_ready(machine: Machine, timeout_s: float = 120.0) -> str:
 
 
 def restarts_soon(machine: Machine) -> None:
-    """The unit's 30 s between two starts prove nothing that one second does not."""
-    machine.write("/run/systemd/system/fedge-agent.service.d/soon.conf", "[Service]\nRestartSec=1s\n")
+    """The unit's 30 s between two starts prove nothing that one second does not; an emulated start takes a minute."""
+    settings = "[Service]\nRestartSec=1s\nTimeoutStartSec=600s\n"
+    machine.write("/etc/systemd/system/fedge-agent.service.d/soon.conf", settings)
     machine.do("systemctl daemon-reload")
 
 
@@ -145,11 +149,11 @@ class Fleet:
         self._token = operator.do(founding.replace("fedge.example.org", operator.address)).split()[-1]
         operator.wait("systemctl is-active fedge-ca fedge-broker fedge-coordinator", lambda done: done.status == 0)
 
-    def enrol(self, machine: Machine) -> str:
+    def enrol(self, machine: Machine, timeout_s: float = 120.0) -> str:
         """README: a token, and `fedge-agent enroll`; returns the device's id once it is connected."""
         token, self._token = self._token or self.operator.do("fedgectl token create").split()[-1], ""
         machine.do(commands("fedge-agent enroll")[-1].replace("TOKEN", token))
-        connected(machine)
+        connected(machine, timeout_s)
         return str(json.loads(machine.run("fedge-agent status -o json").text)["device"])
 
     def apply(self, document: dict[str, Any]) -> None:

@@ -72,6 +72,7 @@ def device(lan, archive):
         machine.boot()
         trust(machine, archive)
         machine.write("/etc/apt/apt.conf.d/91-alone", 'APT::Install-Recommends "false";\n')  # 28 MB of eth-account
+        restarts_soon(machine)
         install(machine, "fedge-agent")
         own(machine, 0, LIMITS)
         yield machine
@@ -82,7 +83,7 @@ def device(lan, archive):
 @pytest.fixture(scope="module")
 def enrolled(device, fleet, partner):
     """Its id in the fleet."""
-    return fleet.enrol(device)
+    return fleet.enrol(device, EMULATED_S)
 
 
 def from_inside(host, port):
@@ -161,7 +162,6 @@ def test_the_workers_cpu_and_memory_limits_hold(device, enrolled, fleet):
 
 
 def test_a_daemon_that_hangs_is_started_again_by_the_watchdog(device, enrolled):
-    restarts_soon(device)
     before = restarts(device)
     device.do("systemctl kill --kill-whom=main --signal=STOP fedge-agent")
     device.wait("systemctl show -P NRestarts fedge-agent", lambda done: int(done.text) == before + 1, EMULATED_S)
