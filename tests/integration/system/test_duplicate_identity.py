@@ -1,7 +1,6 @@
 """One identity on two disks: copied, restored, moved. Real broker, coordinator and agents on copied states."""
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -218,8 +217,9 @@ def test_a_disk_without_its_database_is_behind(guest: Guest):
     fleet.wait_until(lambda: guest.seen()["duplicate"] is not None, "the operator sees it")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another machine is made by mounting files; cure: run as root")
 def test_a_disk_in_another_machine_waits_for_the_operator(guest: Guest):
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("another machine is made by mounting files, which may not be done here; cure: run as root")
     fleet, disk = guest.fleet, guest.original
     guest.start(disk)
     guest.wait_ready(disk)
