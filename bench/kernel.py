@@ -45,6 +45,8 @@ _TRAINED_SHARE = 0.1  # of the run's length, in CPU time: less counts as not adm
 POLICY = AdmissionPolicy(allow_metered=True, enter_after_s=0.0, consider_every_s=0.2)
 _NEVER = Mark(2.0, 3.0)  # more than all of the time
 BUSY = "while True: pass"
+# As the worker trains: it rests between steps.
+TRAINING = "from fedge_agent.training.breath import Breath\nbreath = Breath()\nwhile True: breath.breathe()"
 CONNECTS = """
 import socket, sys
 for _ in range(3000):
@@ -255,8 +257,8 @@ def telemetry_share(ground: Ground) -> dict[str, float]:
 class Trainers:
     """Busy processes that stand for the training worker."""
 
-    def __init__(self, count: int = TRAINERS) -> None:
-        self.processes = [subprocess.Popen(python(BUSY)) for _ in range(count)]
+    def __init__(self, count: int = TRAINERS, script: str = BUSY) -> None:
+        self.processes = [subprocess.Popen(python(script)) for _ in range(count)]
 
     def stop(self) -> None:
         """Holds them, all at once."""
@@ -285,7 +287,7 @@ async def managed(
     """Our trainer: admitted, watched, frozen and thawed as on a device, from the kernel's run-queue latency on."""
     control = WorkerControl(ground.cgroup, name=f"worker-{time.monotonic_ns()}")
     control.prepare()
-    trainers = Trainers(workers)
+    trainers = Trainers(workers, TRAINING)
     for process in trainers.processes:
         control.adopt(process.pid)
     control.freeze()

@@ -48,8 +48,11 @@ def train_locally(
     samples: Samples,
     request: Train,
     on_epoch: Callable[[int, float], None],
+    breathe: Callable[[], None] = lambda: None,
 ) -> LocalUpdate:
     """Train from `weights` and return the clipped difference; `on_epoch(number, mean_loss)` is called after each.
+
+    `breathe` is called after every step.
 
     Of more than `max_samples` rows a random part is used, the same in every epoch. The last batch of an epoch may be
     short: its missing rows repeat others with weight zero, so every used row counts exactly once an epoch.
@@ -70,6 +73,7 @@ def train_locally(
         for rows, weight in _batches(random.permutation(chosen), model.batch_size):
             loss = step(samples.x[rows], samples.y[rows], weight)
             total += loss * int(np.count_nonzero(weight))
+            breathe()
         losses.append(total / len(chosen))
         if not np.isfinite(losses[-1]):
             raise TrainingError(Reason.DIVERGED, f"loss {losses[-1]} in epoch {epoch}; lower the learning rate")

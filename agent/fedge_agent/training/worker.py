@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from fedge_agent.training.breath import Breath
 from fedge_agent.training.confine import confine_files, confine_process, take_a_turn
 from fedge_agent.training.failure import Reason, TrainingError
 from fedge_agent.training.pipe import (
@@ -95,6 +96,7 @@ class Worker:
             samples,
             request,
             lambda epoch, loss: self._send(Progress(epoch=epoch, epochs=request.epochs, loss=loss)),
+            Breath().breathe,
         )
         self._delta = update.delta
         return Trained(
