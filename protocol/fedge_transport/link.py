@@ -63,6 +63,7 @@ class Link:
         self._sock = sock
         self._allowance = allowance
         self._counted_bytes = 0
+        self._foreseen_bytes = 0
         self._deliver = deliver
         self._max_packet_bytes = settings.max_packet_bytes
         self._slots = asyncio.Semaphore(IN_FLIGHT_MOST)
@@ -99,6 +100,7 @@ class Link:
         try:
             self._count()
             self._require_open()
+            self._take(size)
             mid = self._client.publish(topic, payload, qos, retain, properties).mid
         except BaseException:
             self._slots.release()
@@ -197,8 +199,17 @@ class Link:
             return
         total_bytes = wire_bytes(bare(self._sock))
         if total_bytes > self._counted_bytes:  # a socket that is closed tells nothing
-            self._allowance.use(total_bytes - self._counted_bytes)
+            new_bytes = total_bytes - self._counted_bytes
+            foreseen_bytes = min(new_bytes, self._foreseen_bytes)
+            self._foreseen_bytes -= foreseen_bytes
             self._counted_bytes = total_bytes
+            self._allowance.use(new_bytes - foreseen_bytes)
+
+    def _take(self, size: int) -> None:
+        """Count a message when it is queued: many at once must not all pass by a count that comes after them."""
+        if self._allowance is not None:
+            self._foreseen_bytes += size
+            self._allowance.use(size)
 
     def _guard(self, step: Callable[[], object]) -> None:
         try:
