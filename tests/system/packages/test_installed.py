@@ -57,7 +57,9 @@ def cgroup(machine):
 def sealed(machine, name, file, unit):
     """Moves a key from its file to an encrypted credential by the lines of docs/packaging.md."""
     section = (ROOT / "docs/packaging.md").read_text().split("## Secrets\n")[1]
-    first, *rest = re.search(r"(?:^    .*\n)+", section, re.MULTILINE)[0].replace("\n    ", "\n").strip().splitlines()
+    lines = re.search(r"(?:^    .*\n)+", section, re.MULTILINE)
+    assert lines is not None
+    first, *rest = lines[0].replace("\n    ", "\n").strip().splitlines()
     assert first.startswith("name=")
     machine.do("\n".join(["set -e", f"name={name} file={file} unit={unit}", *rest]))
     assert machine.do(f"stat -c %s {file}").strip() == "0"

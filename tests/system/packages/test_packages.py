@@ -156,9 +156,11 @@ def test_the_same_bytes_are_compressed_to_the_same_package(package, tmp_path):
 def digest_of(part, package):
     with subprocess.Popen(["dpkg-deb", part, package], stdout=subprocess.PIPE) as tar:
         assert tar.stdout is not None
-        digest = hashlib.file_digest(tar.stdout, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while part_of_it := tar.stdout.read(1 << 20):
+            digest.update(part_of_it)
     assert tar.returncode == 0
-    return digest
+    return digest.hexdigest()
 
 
 def _values(unit, prefix):

@@ -10,7 +10,7 @@ from paho.mqtt.properties import Properties
 
 assert str(paho.mqtt.__file__).startswith("/usr/lib/fedge/"), "Debian's is 1.6 and has no such constructor"
 arrived, subscribed = threading.Event(), threading.Event()
-seen = []
+seen: list[tuple[bytes, str]] = []
 
 
 def on_message(_, __, message):

@@ -18,7 +18,8 @@ def test_it_rests_once_enough_work_was_done_and_not_before():
 
 
 def test_a_long_step_is_followed_by_one_rest():
-    now_s, rests = [0.0], []
+    now_s = [0.0]
+    rests: list[float] = []
     breath = Breath(monotonic_s=lambda: now_s[0], sleep=rests.append)
     now_s[0] = 100 * WORK_S
     breath.breathe()
