@@ -194,7 +194,7 @@ def test_after_a_power_cut_while_its_worker_trains_it_goes_on_and_signs_nothing_
 def test_after_a_power_cut_between_ready_and_the_sum_it_drops_out_cleanly_and_signs_nothing_twice(
     device, enrolled, fleet, partner
 ):
-    fleet.operator.do(f"fedgectl cancel job {LONG}")
+    fleet.operator.do(f"fedgectl cancel --yes job {LONG}")
     partner.do("fedge-agent pause")
     fleet.operator.do(f"fedgectl resume job {SHORT}")
     waits_ready(device, EMULATED_S)
