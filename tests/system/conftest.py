@@ -21,6 +21,18 @@ REPOSITORY = Path(os.environ.get("FEDGE_SYSTEM_REPO", "/nonexistent"))
 SCRATCH = Path(os.environ.get("FEDGE_SYSTEM_SCRATCH", "/nonexistent"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Whatever becomes of the tests: no disk, network namespace, mount or control group of theirs outlives them."""
+    yield
+    mine = str(os.getpid())
+    left = [*SCRATCH.glob(f"{mine}-*"), *Path("/run/netns").glob(f"fedge{os.getpid() % 100000}*")]
+    left += Path("/run/systemd/nspawn/propagate").glob(f"*-{mine}")
+    left += [path for path in Path("/sys/fs/cgroup").rglob(f"fedge-machine-{mine}-*") if path.is_dir()]
+    assert left == []
+    assert f"/{mine}-" not in Path("/proc/self/mounts").read_text()
+
+
 @pytest.fixture(scope="module")
 def lan() -> Iterator[Lan]:
     """A network of the module's own."""
