@@ -2,13 +2,13 @@
 
 A task in SCHED_IDLE gives way at once to whoever wakes on its CPU. But a CPU that runs one is never idle, so it does
 not come for tasks that wait on another CPU; these wait for the next periodic balance, milliseconds later. A rest makes
-it look. `bench/kernel.py` measures what that does for a foreground task; training gives up a fifth of its speed.
+it look. `bench/kernel.py` measures what that does for a foreground task; training gives up a quarter of its speed.
 """
 
 import time
 from collections.abc import Callable
 
-WORK_S = 0.0004
+WORK_S = 0.0003
 REST_S = 0.00005
 """The kernel adds its timer slack, 50 us by default."""
 
