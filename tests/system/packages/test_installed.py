@@ -201,7 +201,7 @@ def test_a_purge_warns_of_rewards_before_the_keys_go(machine):
     )
     machine.do(f'/usr/lib/fedge/bin/python3 -IB -c "{record}"')
     said = machine.do("apt-get remove -y fedge-agent")
-    assert "`apt purge fedge-agent` destroys them" in said
+    assert "'apt purge fedge-agent' destroys them" in said
     assert "digits: counted in 1 rounds, the last was 7" in said
     assert Path(machine.root / "etc/fedge/agent.toml").exists()
     said = machine.do("apt-get purge -y fedge-agent")
