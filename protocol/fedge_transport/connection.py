@@ -97,9 +97,13 @@ class Connection:
         Raises:
             DisconnectedError: this connection was closed, so that it will never be.
         """
-        await self._ready.wait()
-        if self._over:
-            raise DisconnectedError("the connection was closed")
+        while True:
+            await self._ready.wait()
+            if self._over:
+                raise DisconnectedError("the connection was closed")
+            if self._link is not None and self._link.alive:
+                return
+            await asyncio.sleep(0)  # it has just broken, which is taken note of in the loop's next turns
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, expiry_s: int | None = None

@@ -133,6 +133,11 @@ class Link:
             self._require_open()
             await self._answer(self._client.unsubscribe(list(filters[start : start + _FILTERS_A_PACKET])))
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return not self.ended.done()
+
     async def close(self) -> None:
         """Say farewell, so that the last will does not fire, and close."""
         self._closing = True

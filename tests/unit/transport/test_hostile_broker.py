@@ -188,6 +188,34 @@ async def test_a_forbidden_publication_is_not_repeated_though_the_broker_hangs_u
         assert heard == [0x32, 0xE0]  # on the second connection nothing but the farewell
 
 
+async def test_who_waits_for_the_connection_that_broke_under_a_publication_waits_for_the_next_one():
+    """The publisher hears of the break before the connection itself does, and must not turn in circles until then."""
+    served = 0
+
+    async def hang_up_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        writer.write(CONNACK)
+        _, body = await read_packet(reader)
+        if served > 1:
+            writer.write(b"\x40\x02" + body[3:5])
+            await reader.read()
+
+    turns = 0
+    async with speaking_to(hang_up_once, backoff=Backoff(first_s=0.01, ceiling_s=0.01, factor=1.0)) as connection:
+        await connection.wait_connected()
+        while True:
+            turns += 1
+            assert turns < 10
+            try:
+                await connection.publish("t", b"x")
+            except DisconnectedError:
+                await connection.wait_connected()
+            else:
+                break
+    assert served == 2
+
+
 async def test_refused_filters_are_reported_when_asked_for_and_after_a_reconnection():
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CONNACK)
