@@ -83,7 +83,7 @@ async def test_a_device_that_moves_its_payout_account_is_still_paid_rightly(
     calldata = load(DEVICES).encode_call("proposePayout", moved.key.address, b"\x42" * 20)
     target = {"from": old_payout, "to": manifest.contracts[DEVICES].address, "data": "0x" + calldata.hex()}
     await rpc.call("eth_sendTransaction", target)
-    await rpc.call("evm_increaseTime", hex(2 * 86400))
+    await rpc.call("evm_increaseTime", hex(3 * 86400))  # blocks in quick succession run ahead of the clock
     await rpc.call("anvil_mine", "0x1")
     root = tmp_path / "bundle"
     write_record(root, await published.publish_checkpoint(make_round(FLEET, 3, published.domains)))
