@@ -19,6 +19,7 @@ from fedge_agent.federation.machine import DeviceRound
 from fedge_agent.federation.offers import open_offer
 from fedge_agent.federation.roster import CertificateCheck
 from fedge_agent.federation.sessions import Sessions
+from fedge_agent.federation.turned_away import TurnedAway
 from fedge_agent.identity.host import Host
 from fedge_agent.identity.keys import Identity
 from fedge_protocol import topics
@@ -126,6 +127,8 @@ class FederationClient:
         self._condition = ConditionTeller(lambda body: parts.voice.tell(Up.CONDITION, body))
         self._session_changed = asyncio.Event()
         self._kept: dict[str, bytes] = {}
+        self._turned_away = TurnedAway()
+        self._beginning = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -139,6 +142,7 @@ class FederationClient:
                 group.create_task(self._watch_connection())
                 group.create_task(self._receive())
                 group.create_task(self._introduce())
+                group.create_task(self._take_up())
                 group.create_task(self._condition.run())
                 group.create_task(parts.voice.run())
         finally:
@@ -272,6 +276,7 @@ class FederationClient:
         """This identity is on more than one disk: nothing is said any more, and what was under way ends."""
         self._parts.voice.hold()
         self._kept.clear()
+        self._turned_away.clear()
         if self.round is not None and self.round.outcome is None:
             machine = self.round.machine
             self.round.step(lambda: machine.abandon("duplicate identity"))
@@ -287,6 +292,7 @@ class FederationClient:
         who = self._belonging
         found = open_offer(body, fleet=who.fleet, job=job, domain=who.domain)
         if isinstance(found, NoOffer):
+            self._turned_away.forget(job)
             self._no_offer(found)
         else:
             await self._begin(found, hashlib.sha256(body).digest())
@@ -301,7 +307,20 @@ class FederationClient:
         if over or (current.machine.frozen_allowed and current.offer.round == body.next_round):
             current.step(lambda: current.machine.abandon("the job offers no round any more"))
 
+    async def _take_up(self) -> None:
+        """When a round has ended, answer the offers of other jobs that came meanwhile."""
+        while True:
+            await self._turned_away.wait()
+            if self.round is not None:
+                await self.round.ended.wait()
+            if (waiting := self._turned_away.take()) is not None:
+                await self._begin(*waiting)
+
     async def _begin(self, offer: Offer, offer_hash: bytes) -> None:
+        async with self._beginning:
+            await self._begin_alone(offer, offer_hash)
+
+    async def _begin_alone(self, offer: Offer, offer_hash: bytes) -> None:
         key = (offer.job, offer.round, offer.attempt)
         current = self.round
         # An offer that cannot be taken up must not end the round that runs: a broker may show old ones.
@@ -316,8 +335,11 @@ class FederationClient:
         if current is not None:
             if current.outcome is None:
                 running = current.offer
-                if running.job != offer.job or (running.round, running.attempt) > (offer.round, offer.attempt):
-                    return  # one round at a time; a job that is turned away here offers again
+                if running.job != offer.job:
+                    self._turned_away.keep(offer, offer_hash)  # one round at a time
+                    return
+                if (running.round, running.attempt) > (offer.round, offer.attempt):
+                    return
                 current.step(lambda: current.machine.abandon(f"round {offer.round} was offered"))
             await current.close()
         who = self._belonging

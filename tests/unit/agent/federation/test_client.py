@@ -174,6 +174,27 @@ async def test_an_offer_that_cannot_be_taken_up_does_not_end_the_round_that_runs
         assert state(ground) is State.FETCHING
 
 
+async def test_another_jobs_offer_that_came_while_a_round_ran_is_answered_when_that_round_has_ended(ground):
+    async with serving(ground):
+        ground.offered(an_offer(round_=5))
+        await ground.settle()
+        for job, round_ in (("other", 1), ("third", 7), ("other", 2), ("gone", 1)):
+            ground.offered(an_offer(job=job, round_=round_), job=job)
+        ground.offered(NoOffer("gone", 1, finished=True), job="gone")
+        await ground.settle()
+        for ends, begins in ((("demo", 5), ("other", 2)), (("other", 2), ("third", 7))):
+            job, round_ = ends
+            ground.offered(NoOffer(job, round_, finished=True), job=job)
+            await ground.until(lambda begins=begins: ground.client.round.offer.job == begins[0])
+            assert ground.client.round.offer.round == begins[1]
+            await ground.settle()
+            assert state(ground) is State.FETCHING
+        ground.offered(NoOffer("third", 7, finished=True), job="third")
+        await ground.until(lambda: ground.client.round.outcome is not None)
+        await ground.settle()
+        assert ground.client.round.offer.job == "third"
+
+
 async def test_a_round_that_was_answered_before_is_sat_out_whatever_it_is_about_now(ground, store: DeviceStore, caplog):
     """Also when the coordinator was restored from a backup and gives the round's number to another model."""
     store.sign_once("demo", 3, 0, "ready", b"another body", lambda body: body)
