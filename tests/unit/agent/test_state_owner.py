@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,9 @@ def state_dir(tmp_path):
     path = tmp_path / "state"
     path.mkdir(mode=0o700)
     os.chown(path, NOBODY, NOBODY)
-    for parent in path.parents[:3]:  # pytest's own folders are closed to others
-        parent.chmod(0o755)
+    for parent in path.parents:  # pytest's own folders are closed to others
+        if parent.is_relative_to(tempfile.gettempdir()) and parent != Path(tempfile.gettempdir()):
+            parent.chmod(0o755)
     return path
 
 
