@@ -103,6 +103,13 @@ def test_of_all_pins_the_daemon_sees_its_own_alone(device):
     assert "Permission denied" in refused.text
 
 
+def test_the_daemon_has_no_bus_to_ask_questions_by(device):
+    device.do("test -S /run/dbus/system_bus_socket")
+    inside_it = "nsenter --target $(systemctl show -P MainPID fedge-agent) --mount"
+    assert device.run(f"{inside_it} test -S /run/dbus/system_bus_socket").status != 0
+    device.do(f"{inside_it} test -S /run/systemd/notify")
+
+
 def test_under_require_a_loader_that_fails_fails_the_start(device):
     device.do("systemctl stop fedge-agent")
     device.do("mv /usr/lib/fedge/bpf /usr/lib/fedge/bpf.away")
