@@ -17,7 +17,7 @@ def vm(lan, tmp_path_factory):
     built = os.environ.get("FEDGE_SYSTEM_QEMU")
     if built is None:
         pytest.skip("no virtual machine was asked for; tests/system/run --qemu")
-    machine = VirtualMachine("worker", Path(built), tmp_path_factory.mktemp("vm"), *lan.join())
+    machine = VirtualMachine("worker", Path(built), tmp_path_factory.mktemp("vm") / "machine", *lan.join())
     try:
         machine.boot()
         yield machine
