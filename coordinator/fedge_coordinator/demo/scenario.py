@@ -21,7 +21,8 @@ _LATE_AFTER_ROUND = 2
 _KILL_IN_ROUND = 4
 _PAUSE_IN_ROUND = 6
 _PAUSE_S = 1.5
-_PAUSE_AFTER_S = 0.8
+_TRAINS_WITHIN_S = 5.0
+_LOOK_S = 0.02
 _ONLINE_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 
@@ -84,7 +85,7 @@ class Scenario:
                 if tally.open_round in self._starts and tally.open_round < self._last:
                     self._api.post(f"/v1/jobs/{JOB}/pause")  # the open round goes on to its end
                 if tally.open_round == self._pause_in_round:
-                    threading.Timer(_PAUSE_AFTER_S, self._pause).start()
+                    threading.Thread(target=self._pause_in_training, daemon=True).start()
             case "input":
                 tally.phase = str(fields.get("phase"))
                 self._maybe_kill(event)
@@ -142,7 +143,13 @@ class Scenario:
         known = {entry["device"]: entry for entry in self._api.get("/v1/devices")}.get(device.name)
         return known is not None and known["online"] and known["prekeysFresh"] > 0
 
-    def _pause(self) -> None:
+    def _pause_in_training(self) -> None:
+        until_s = time.monotonic() + _TRAINS_WITHIN_S
+        while time.monotonic() < until_s:
+            status = self.paused.ask("status") or {}
+            if status.get("admission", {}).get("state") == "running":
+                break
+            time.sleep(_LOOK_S)
         if self.paused.ask("pause") is not None:
             self._say(f"the owner of device {self.paused.number} pauses training")
             threading.Timer(_PAUSE_S, self._resume).start()
