@@ -25,7 +25,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fedge_agent.admission.controller import AdmissionController, SystemClock
-from fedge_agent.admission.machine import Decision, State
+from fedge_agent.admission.machine import Decision
 from fedge_agent.admission.policy import AdmissionPolicy, Mark
 from fedge_agent.admission.signals import SignalSampler
 from fedge_agent.admission.worker_control import WorkerControl
@@ -33,6 +33,7 @@ from fedge_agent.kernel.histogram import difference, percentile_us
 from fedge_agent.kernel.reader import MapReader
 from fedge_agent.kernel.records import Counter
 from fedge_agent.kernel.telemetry import Telemetry
+from fedge_protocol.conditions import ConditionState as State
 from figures import bar, machine, table
 from kernel_ground import SYSTEM_PYTHON, Ground, empty_program, python, run_statistics, test_run_ns
 

@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import os
 import socket
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fedge_agent.local_socket import bound
 from fedge_protocol.printable import printable
 
 MAX_REQUEST_BYTES: Final = 4096
@@ -44,24 +43,8 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
         finally:
             writer.close()
 
-    return await asyncio.start_unix_server(answer, sock=_bound(path), limit=MAX_REQUEST_BYTES)
-
-
-def _bound(path: Path) -> socket.socket:
-    """A socket that is at its path with its mode from the first moment; no task runs while the umask is another."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()  # left by a killed daemon
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o117)
-    try:
-        listener.bind(str(path))
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.umask(previous)
-    return listener
+    return await asyncio.start_unix_server(answer, sock=bound(path), limit=MAX_REQUEST_BYTES)
 
 
 def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:

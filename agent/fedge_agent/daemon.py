@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedge_agent import control, resident
 from fedge_agent.admission.controller import AdmissionController, SystemClock
-from fedge_agent.admission.judgement import Reason as AdmissionReason
 from fedge_agent.admission.machine import Decision
 from fedge_agent.admission.signals import SignalSampler
 from fedge_agent.admission.worker_control import Limits, WorkerControl
@@ -39,6 +38,7 @@ from fedge_agent.store import DeviceStore
 from fedge_agent.waiting import LEAVING
 from fedge_protocol import topics
 from fedge_protocol.certificates import CertificateRefusedError, DeviceCertificates
+from fedge_protocol.conditions import ConditionReason as AdmissionReason
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.health import NETWORK_UNGUARDED
 from fedge_protocol.messages import Presence

@@ -6,7 +6,8 @@ import sys
 from typing import Final
 
 from fedge_agent.config import EX_CONFIG, Config
-from fedge_agent.inference.server import Limits, ListenError, handed_over, own_socket, run
+from fedge_agent.inference.server import Limits, ListenError, handed_over, run
+from fedge_agent.local_socket import bound
 
 EX_OK: Final = 0
 EX_USAGE: Final = 2
@@ -29,6 +30,6 @@ def serve(config: Config, options: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return EX_USAGE
-        listeners, idle_s = [own_socket(options.socket)], None
+        listeners, idle_s = [bound(options.socket)], None
     run(listeners, config.model_dir, Limits(idle_s, config.inference.max_request_kib * _KIB))
     return EX_OK

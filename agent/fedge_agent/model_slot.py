@@ -16,6 +16,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from fedge_agent.identity.files import sync_folder
 from fedge_protocol.ids import Counter, JobName
 from fedge_protocol.messages import MAX_BLOB_BYTES, Offer
 
@@ -90,7 +91,7 @@ class ModelSlots:
             temporary.rename(self._folder / name)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def _prune(self) -> None:
         """Keep the files of the newest jobs; what a crash left half-made goes too."""

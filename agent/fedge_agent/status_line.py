@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from fedge_agent.admission.judgement import Reason as AdmissionReason
 from fedge_agent.admission.machine import Decision
-from fedge_agent.admission.machine import State as AdmissionState
 from fedge_agent.federation.machine import State
+from fedge_protocol.conditions import ConditionReason as AdmissionReason
+from fedge_protocol.conditions import ConditionState as AdmissionState
 from fedge_protocol.messages import NoOffer
 
 MAX_CHARS: Final = 240

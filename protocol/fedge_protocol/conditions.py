@@ -17,13 +17,13 @@ class ConditionState(StrEnum):
 
 
 class ConditionReason(StrEnum):
-    """Why that is so."""
+    """Why that is so; `fedge-agent status` shows it and the coordinator learns it."""
 
     NO_JOB = "no-job"
-    SETTLING = "settling"
+    SETTLING = "settling"  # quiet, but not yet for long enough
     QUIET = "quiet"
     STARTED = "started"
-    PROTECTED = "protected"
+    PROTECTED = "protected"  # READY is sent: not paused until the round ends
     RUN_QUEUE = "run-queue"
     CPU_PRESSURE = "cpu-pressure"
     MEMORY_PRESSURE = "memory-pressure"
@@ -31,7 +31,7 @@ class ConditionReason(StrEnum):
     TEMPERATURE = "temperature"
     ON_BATTERY = "on-battery"
     BATTERY_LOW = "battery-low"
-    OWNER = "owner"
+    OWNER = "owner"  # fedge-agent pause
     QUIET_HOURS = "quiet-hours"
     DISK = "disk"
     CPU_BUDGET = "cpu-budget"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from fedge_agent.admission.judgement import Signals
-from fedge_agent.admission.machine import AdmissionMachine, Decision, State
+from fedge_agent.admission.machine import AdmissionMachine, Decision
 from fedge_agent.admission.owner import OwnerWatch
 from fedge_agent.admission.policy import AdmissionPolicy
+from fedge_protocol.conditions import ConditionState as State
 
 
 class Clock(Protocol):

@@ -1,37 +1,9 @@
 """From the signals of one window to a judgement: quiet, too much, or between the marks; each with its reason."""
 
 import dataclasses
-import enum
 
 from fedge_agent.admission.policy import AdmissionPolicy, Mark
-
-
-class Reason(enum.Enum):
-    """Why the present decision stands; `fedge-agent status` shows it and the coordinator learns it."""
-
-    NO_JOB = "no-job"
-    SETTLING = "settling"  # quiet, but not yet for long enough
-    QUIET = "quiet"
-    STARTED = "started"
-    PROTECTED = "protected"  # READY is sent: not paused until the round ends
-    RUN_QUEUE = "run-queue"
-    CPU_PRESSURE = "cpu-pressure"
-    MEMORY_PRESSURE = "memory-pressure"
-    IO_PRESSURE = "io-pressure"
-    TEMPERATURE = "temperature"
-    ON_BATTERY = "on-battery"
-    BATTERY_LOW = "battery-low"
-    OWNER = "owner"  # fedge-agent pause
-    QUIET_HOURS = "quiet-hours"
-    DISK = "disk"
-    CPU_BUDGET = "cpu-budget"
-    BYTES_BUDGET = "bytes-budget"
-    ROUNDS_BUDGET = "rounds-budget"
-    METERED = "metered"
-    WIRELESS = "wireless"
-    LINK_UNKNOWN = "link-unknown"
-    SIGNALS_MISSING = "signals-missing"
-    DEADLINE = "deadline"
+from fedge_protocol.conditions import ConditionReason as Reason
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

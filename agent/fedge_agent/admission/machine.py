@@ -1,20 +1,11 @@
 """IDLE -> ADMITTED -> RUNNING <-> PAUSED -> ABORTED, as a state machine without clock or input of its own."""
 
 import dataclasses
-import enum
 
-from fedge_agent.admission.judgement import Judgement, Reason, Signals, judge
+from fedge_agent.admission.judgement import Judgement, Signals, judge
 from fedge_agent.admission.policy import AdmissionPolicy
-
-
-class State(enum.Enum):
-    """Where training admission stands."""
-
-    IDLE = "idle"
-    ADMITTED = "admitted"
-    RUNNING = "running"
-    PAUSED = "paused"
-    ABORTED = "aborted"
+from fedge_protocol.conditions import ConditionReason as Reason
+from fedge_protocol.conditions import ConditionState as State
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from fedge_agent.admission.judgement import Judgement, Reason
+from fedge_agent.admission.judgement import Judgement
 from fedge_agent.admission.ledger import Ledger
 from fedge_agent.admission.link_watch import LinkWatch
 from fedge_agent.admission.policy import AdmissionPolicy
 from fedge_agent.kernel.errors import KernelLayerError
 from fedge_agent.kernel.reader import MapReader
 from fedge_agent.kernel.records import Counter
+from fedge_protocol.conditions import ConditionReason as Reason
 
 _DAY_S = 86_400
 _HOUR_MIN = 60

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fedge_agent.admission.machine import Decision
-from fedge_protocol.conditions import ConditionReason, ConditionState
 from fedge_protocol.messages import Condition
 
 LEAST_S: Final = 10.0
@@ -38,7 +37,7 @@ class ConditionTeller:
 
     def changed(self, decision: Decision) -> None:
         """This decision stands now."""
-        self._newest = Condition(1, ConditionState(decision.state.value), ConditionReason(decision.reason.value))
+        self._newest = Condition(1, decision.state, decision.reason)
         self._changed.set()
 
     def again(self, decision: Decision) -> None:

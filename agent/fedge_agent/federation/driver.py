@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from fedge_agent.admission.controller import AdmissionController
 from fedge_agent.admission.machine import NotAdmittedError
-from fedge_agent.admission.machine import State as AdmissionState
 from fedge_agent.admission.worker_control import WorkerControl
 from fedge_agent.config import SourceTable
 from fedge_agent.federation.effects import (
@@ -36,6 +35,7 @@ from fedge_agent.store import AlreadySignedError, DeviceStore
 from fedge_agent.training import pipe
 from fedge_agent.training.failure import TrainingError
 from fedge_agent.training.supervisor import Worker
+from fedge_protocol.conditions import ConditionState as AdmissionState
 from fedge_protocol.errors import Reason, RefusedError
 from fedge_protocol.messages import BlobRef, Offer, Up, Want
 from fedge_protocol.secagg.padding import masked_bytes

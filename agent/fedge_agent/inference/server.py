@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,26 +62,6 @@ def handed_over(environment: dict[str, str] | os._Environ[str] = os.environ) -> 
             )
         found.append(listener)
     return found
-
-
-def own_socket(path: Path) -> socket.socket:
-    """A Unix socket of mode 0660, for a run by hand.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o117)
-    try:
-        listener.bind(str(path))
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.umask(previous)
-    return listener
 
 
 def run(listeners: Sequence[socket.socket], models_dir: Path, limits: Limits) -> None:

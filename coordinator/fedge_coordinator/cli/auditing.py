@@ -13,7 +13,7 @@ from fedge_coordinator.cli.applying import read_jobs
 from fedge_coordinator.cli.client import ApiClient
 from fedge_coordinator.cli.failures import CommandError, ExitCode
 from fedge_coordinator.cli.options import output_option, socket_option
-from fedge_coordinator.cli.rendering import Output, as_json, as_yaml, plain, print_table, warn
+from fedge_coordinator.cli.rendering import Output, plain, print_table, structured, warn
 from fedge_coordinator.federation.publishing import aggregate_recomputer
 from fedge_coordinator.settlement.audit import audit as audit_job
 from fedge_coordinator.settlement.bundle import read_bundle
@@ -207,11 +207,7 @@ def _warn_small(view: PublicView) -> None:
 
 
 def _show(report: ReportView, output: Output) -> None:
-    if output is Output.JSON:
-        click.echo(as_json(report))
-        return
-    if output is Output.YAML:
-        click.echo(as_yaml(report), nl=False)
+    if structured(report, output):
         return
     shown = [each for each in report.findings if output is Output.WIDE or each.status is not Status.OK]
     if shown:

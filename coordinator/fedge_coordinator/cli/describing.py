@@ -14,12 +14,12 @@ from fedge_coordinator.cli.options import output_option, socket_option
 from fedge_coordinator.cli.rendering import (
     Output,
     age,
-    as_json,
     as_yaml,
     cohort,
     numbers,
     or_dash,
     print_facts,
+    structured,
 )
 from fedge_protocol.health import NETWORK_UNGUARDED
 from fedge_protocol.jobspec import SECURE_FLOOR
@@ -115,13 +115,8 @@ def one_device(client: ApiClient, name: str) -> DeviceView:
 
 
 def _show(found: JobView | RoundView | DeviceView, output: Output, facts: list[tuple[str, str]]) -> None:
-    match output:
-        case Output.JSON:
-            click.echo(as_json(found))
-        case Output.YAML:
-            click.echo(as_yaml(found), nl=False)
-        case _:
-            print_facts(facts)
+    if not structured(found, output):
+        print_facts(facts)
 
 
 def _job_facts(job: JobView) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from fedge_coordinator.cli.describing import one_device
 from fedge_coordinator.cli.failures import CommandError, ExitCode
 from fedge_coordinator.cli.listings import device_status
 from fedge_coordinator.cli.options import Duration, ca_option, confirm, output_option, socket_option, yes_option
-from fedge_coordinator.cli.rendering import Output, as_json, as_yaml, plain, print_table, warn
+from fedge_coordinator.cli.rendering import Output, plain, print_table, structured, warn
 from fedge_coordinator.enrolment.desk import Desk
 from fedge_coordinator.enrolment.errors import BusyError, EnrolmentError, NotFoundError
 from fedge_coordinator.enrolment.operator import SocketDesk
@@ -49,13 +49,8 @@ def token_create(uses: int, ttl_s: int, label: str, output: Output, ca_socket: P
     """
     with _desk(ca_socket) as desk:
         made = desk.create_token(uses=uses, ttl_s=ttl_s, label=label)
-    match output:
-        case Output.JSON:
-            click.echo(as_json(made))
-        case Output.YAML:
-            click.echo(as_yaml(made), nl=False)
-        case _:
-            click.echo(made.token)
+    if not structured(made, output):
+        click.echo(made.token)
 
 
 @token.command("list")
@@ -114,13 +109,8 @@ def revoke(device: str, yes: bool, output: Output, ca_socket: Path) -> None:  # 
     confirm(f"Revoke device {device}?", yes=yes)
     with _desk(ca_socket) as desk:
         done = desk.revoke(device.removeprefix("device/"))
-    match output:
-        case Output.JSON:
-            click.echo(as_json(done))
-        case Output.YAML:
-            click.echo(as_yaml(done), nl=False)
-        case _:
-            click.echo(f"device/{plain(done.name)} revoked")
+    if not structured(done, output):
+        click.echo(f"device/{plain(done.name)} revoked")
     if done.broker != "told":
         warn(f"broker: {done.broker}")
 
@@ -146,13 +136,8 @@ def accept(device: str, yes: bool, output: Output, socket: Path) -> None:  # noq
         found = one_device(client, device)
         confirm(f"Are all other copies of device {found.device} gone?", yes=yes)
         done = client.accept_device(found.device)
-    match output:
-        case Output.JSON:
-            click.echo(as_json(done))
-        case Output.YAML:
-            click.echo(as_yaml(done), nl=False)
-        case _:
-            click.echo(f"device/{plain(done.device)} accepted: {device_status(done)}")
+    if not structured(done, output):
+        click.echo(f"device/{plain(done.device)} accepted: {device_status(done)}")
 
 
 @contextmanager
@@ -171,21 +156,18 @@ def _desk(path: Path) -> Iterator[Desk]:
 
 
 def _show_tokens(tokens: list[TokenState], output: Output) -> None:
-    match output:
-        case Output.JSON:
-            click.echo(as_json(tokens))
-        case Output.YAML:
-            click.echo(as_yaml(tokens), nl=False)
-        case _ if not tokens:
-            click.echo("no tokens; make one: fedgectl token create", err=True)
-        case _:
-            print_table(
-                ("TOKEN", "STATUS", "USES LEFT", "EXPIRES", "LABEL"),
-                [
-                    (each.id, _status(each), f"{each.uses_left}/{each.uses}", _moment(each.expires_at), each.label)
-                    for each in tokens
-                ],
-            )
+    if structured(tokens, output):
+        return
+    if not tokens:
+        click.echo("no tokens; make one: fedgectl token create", err=True)
+        return
+    print_table(
+        ("TOKEN", "STATUS", "USES LEFT", "EXPIRES", "LABEL"),
+        [
+            (each.id, _status(each), f"{each.uses_left}/{each.uses}", _moment(each.expires_at), each.label)
+            for each in tokens
+        ],
+    )
 
 
 def _status(token_state: TokenState) -> str:

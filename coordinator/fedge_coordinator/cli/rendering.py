@@ -124,6 +124,18 @@ def as_yaml(value: object) -> str:
     return str(yaml.safe_dump(msgspec.to_builtins(value), sort_keys=False, allow_unicode=False))
 
 
+def structured(value: object, output: Output) -> bool:
+    """Print `value` as JSON or YAML if that is what `output` asks for; False: it is for the caller to print."""
+    match output:
+        case Output.JSON:
+            click.echo(as_json(value))
+        case Output.YAML:
+            click.echo(as_yaml(value), nl=False)
+        case _:
+            return False
+    return True
+
+
 def plain(text: str) -> str:
     """Text that cannot steer a terminal: devices choose some of it."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

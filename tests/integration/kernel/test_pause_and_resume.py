@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from fedge_agent.admission.controller import AdmissionController, SystemClock
-from fedge_agent.admission.judgement import Reason
-from fedge_agent.admission.machine import Decision, State
+from fedge_agent.admission.machine import Decision
 from fedge_agent.admission.policy import AdmissionPolicy
 from fedge_agent.admission.signals import SignalSampler
 from fedge_agent.admission.worker_control import Limits, WorkerControl, enable_controllers
 from fedge_agent.kernel.cgroup import cgroup2_mount
 from fedge_agent.kernel.pressure import Resource
+from fedge_protocol.conditions import ConditionReason as Reason
+from fedge_protocol.conditions import ConditionState as State
 
 BUSY = "while True: pass"
 QUICK = AdmissionPolicy(

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from fedge_agent import waiting
-from fedge_agent.admission.judgement import Reason
 from fedge_agent.admission.machine import Decision
-from fedge_agent.admission.machine import State as Admission
 from fedge_agent.federation.machine import State
 from fedge_agent.status_line import MAX_CHARS, RoundNow, Situation, status_line
+from fedge_protocol.conditions import ConditionReason as Reason
+from fedge_protocol.conditions import ConditionState as Admission
 from fedge_protocol.messages import NoOffer
 
 NO_JOB = Decision(Admission.IDLE, Reason.NO_JOB, "no job asks for training", 0.0)

@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 
 from fedge_agent.admission.controller import AdmissionController
-from fedge_agent.admission.judgement import Reason, Signals
-from fedge_agent.admission.machine import Decision, NotAdmittedError, State
+from fedge_agent.admission.judgement import Signals
+from fedge_agent.admission.machine import Decision, NotAdmittedError
 from fedge_agent.admission.policy import AdmissionPolicy
+from fedge_protocol.conditions import ConditionReason as Reason
+from fedge_protocol.conditions import ConditionState as State
 
 POLICY = AdmissionPolicy(allow_metered=True)  # whatever link the machine has
 QUIET, LOUD = Signals(cpu_some=0.0), Signals(cpu_some=0.9)

@@ -5,9 +5,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fedge_agent.admission.judgement import Reason, Signals, judge
-from fedge_agent.admission.machine import AdmissionMachine, NotAdmittedError, State
+from fedge_agent.admission.judgement import Signals, judge
+from fedge_agent.admission.machine import AdmissionMachine, NotAdmittedError
 from fedge_agent.admission.policy import AdmissionPolicy
+from fedge_protocol.conditions import ConditionReason as Reason
+from fedge_protocol.conditions import ConditionState as State
 
 POLICY = AdmissionPolicy()
 QUIET = Signals(run_queue_p95_us=100, cpu_some=0.0, memory_some=0.0, io_some=0.0)

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedge_agent.admission.hours import QuietHours
-from fedge_agent.admission.judgement import Reason, Signals, judge
+from fedge_agent.admission.judgement import Signals, judge
 from fedge_agent.admission.ledger import Ledger, Used
 from fedge_agent.admission.link_watch import LinkWatch, default_interfaces
 from fedge_agent.admission.owner import OwnerWatch
 from fedge_agent.admission.policy import AdmissionPolicy, Mark, Places, PolicyValueError
 from fedge_agent.kernel.link import LinkError, Route
+from fedge_protocol.conditions import ConditionReason as Reason
 
 MIB = 1024 * 1024
 NOON_S = 20_800 * 86_400 + 43_200.0

@@ -15,13 +15,13 @@ import pytest
 from tests.unit.agent.federation.conftest import FLEET, an_offer
 from tests.unit.agent.federation.ground import Ground, make_ground, serving
 
-from fedge_agent.admission.machine import State as AdmissionState
 from fedge_agent.federation.consent import Consent
 from fedge_agent.federation.driver import RoundDriver
 from fedge_agent.federation.machine import State
 from fedge_agent.model_slot import ModelSlots, slots
 from fedge_coordinator.modelkit.bundle import ModelBundle, build_bundle
 from fedge_coordinator.modelkit.spec import parse_model_spec
+from fedge_protocol.conditions import ConditionState as AdmissionState
 from fedge_protocol.cose import context_of, decode, verify
 from fedge_protocol.messages import BlobRef, Offer, Ready, Refusal, Up, Want
 

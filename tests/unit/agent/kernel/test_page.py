@@ -4,10 +4,10 @@ import itertools
 import re
 from pathlib import Path
 
-from fedge_agent.admission.judgement import Reason
 from fedge_agent.config import KernelTable
 from fedge_agent.kernel.features import FEATURE_TABLE, VECTOR_VERSION
 from fedge_agent.kernel.programs import PROGRAMS
+from fedge_protocol.conditions import ConditionReason as Reason
 
 PAGE = (Path(__file__).parents[4] / "docs" / "kernel.md").read_text()
 
