@@ -6,16 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from fedge_agent.admission.default_link import default_routes
 from fedge_agent.admission.judgement import Judgement
 from fedge_agent.admission.ledger import Ledger
-from fedge_agent.admission.link_watch import LinkWatch
 from fedge_agent.admission.policy import AdmissionPolicy
+from fedge_agent.kernel.budget_file import today
 from fedge_agent.kernel.errors import KernelLayerError
+from fedge_agent.kernel.link import Route
 from fedge_agent.kernel.reader import MapReader
 from fedge_agent.kernel.records import Counter
 from fedge_protocol.conditions import ConditionReason as Reason
 
-_DAY_S = 86_400
 _HOUR_MIN = 60
 _MIB = 1024 * 1024
 _LOOK_EVERY_S = 5.0
@@ -35,6 +36,7 @@ class OwnerWatch:
     """Judges the owner's limits and counts what training uses.
 
     Args:
+        routes: the default routes now, the preferred one first; None when nobody can tell.
         wall_s: Unix time.
         traffic_bytes: the agent's bytes, both ways, since some moment; None where they are not counted.
         free_bytes: of the disk that holds the agent's state; None where nobody knows.
@@ -43,14 +45,14 @@ class OwnerWatch:
     def __init__(
         self,
         policy: AdmissionPolicy,
-        link: LinkWatch,
+        routes: Callable[[], tuple[Route, ...] | None],
         *,
         wall_s: Callable[[], float] = time.time,
         traffic_bytes: Callable[[], int | None],
         free_bytes: Callable[[], int | None],
     ) -> None:
         self._policy = policy
-        self._link = link
+        self._routes = routes
         self._wall_s = wall_s
         self._traffic_bytes = traffic_bytes
         self._free_bytes = free_bytes
@@ -59,6 +61,7 @@ class OwnerWatch:
         self._worker: CpuMetered | None = None
         self._cpu_s = 0.0
         self._traffic: int | None = None
+        self._traffic_day = self._day()
         self._running = False
         self._looked_at_s = self._saved_at_s = float("-inf")
         self._judgement = Judgement(None, None)
@@ -69,7 +72,7 @@ class OwnerWatch:
         state_dir, pin_dir = policy.places.state_dir, policy.places.pin_dir
         return cls(
             policy,
-            LinkWatch(),
+            default_routes,
             traffic_bytes=_AgentTraffic(pin_dir) if pin_dir is not None else lambda: None,
             free_bytes=lambda: None if state_dir is None else _free_bytes(state_dir),
         )
@@ -104,10 +107,9 @@ class OwnerWatch:
         self._running = False
         self._worker = None
         self._ledger.save()
-        self._link.close()
 
     def _day(self) -> int:
-        return int(self._wall_s() // _DAY_S)
+        return today(self._wall_s())
 
     def _count(self) -> None:
         cpu_s = self._worker.cpu_seconds() if self._worker is not None else None
@@ -115,9 +117,11 @@ class OwnerWatch:
         used_s = max(cpu_s - self._cpu_s, 0.0) if cpu_s is not None else 0.0
         moved = 0
         if traffic is not None:
-            # Counted from the first look on; a total that went back was begun anew by a new attachment.
-            before = traffic if self._traffic is None else self._traffic
+            # Counted from the first look of a day on, for what moved between two days is of neither; a total that went
+            # back was begun anew by a new attachment.
+            before = traffic if self._traffic is None or self._day() != self._traffic_day else self._traffic
             moved = traffic - before if traffic >= before else traffic
+        self._traffic_day = self._day()
         self._cpu_s = cpu_s if cpu_s is not None else self._cpu_s
         self._traffic = traffic
         if used_s or moved:
@@ -161,13 +165,13 @@ class OwnerWatch:
         return Reason.ROUNDS_BUDGET, f"{used.rounds} of {limit} rounds of today are used"
 
     def _links(self) -> tuple[Found | None, Found | None]:
-        """What is too much, and what is only unquiet: a link that is not known yet."""
+        """What is too much, and what is only unquiet: a link that is not known."""
         if self._policy.allow_metered and self._policy.allow_wireless:
             return None, None
-        self._link.look()
-        if not self._link.known:
-            return None, (Reason.LINK_UNKNOWN, "the default link is not known yet")
-        route = self._link.route
+        routes = self._routes()
+        if routes is None:
+            return None, (Reason.LINK_UNKNOWN, "the default link cannot be told: no routes in /proc/net")
+        route = next(iter(routes), None)
         if route is not None and route.metered and not self._policy.allow_metered:
             return (Reason.METERED, f"{route.interface} is metered, and the owner does not allow that"), None
         if route is not None and route.wireless and not self._policy.allow_wireless:

@@ -104,7 +104,7 @@ def ask(
             pass  # mDNS, a container's own names: getaddrinfo has the last word
         else:
             return believed(name, addresses, ttl_s)
-    return Answer(tuple(system(name))[:MOST_ADDRESSES])
+    return believed(name, system(name), None)
 
 
 def believed(name: str, addresses: Iterable[Address], ttl_s: int | None) -> Answer:

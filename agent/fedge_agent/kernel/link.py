@@ -1,4 +1,4 @@
-"""Which link the device would use, asked of rtnetlink by a process of its own: pyroute2 costs 33 MB, the daemon none.
+"""Which link the device would use, asked of rtnetlink for `doctor` by a process of its own: pyroute2 costs 33 MB.
 
 `python -m fedge_agent.kernel.link` prints the default routes as JSON. Metered is a guess from the interface's name and
 kind, as a modem driver names it; NetworkManager may know better.

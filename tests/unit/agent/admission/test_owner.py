@@ -1,21 +1,18 @@
 """The owner's limits: hours, disk, link and the budgets of a day."""
 
-import asyncio
 import json
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedge_agent.admission.default_link import default_routes
 from fedge_agent.admission.hours import QuietHours
 from fedge_agent.admission.judgement import Signals, judge
 from fedge_agent.admission.ledger import Ledger, Used
-from fedge_agent.admission.link_watch import LinkWatch, default_interfaces
 from fedge_agent.admission.owner import OwnerWatch
 from fedge_agent.admission.policy import AdmissionPolicy, Mark, Places, PolicyValueError
-from fedge_agent.kernel.link import LinkError, Route
 from fedge_protocol.conditions import ConditionReason as Reason
 
 MIB = 1024 * 1024
@@ -33,19 +30,19 @@ class Worker:
 
 
 class Bench:
-    def __init__(self, policy, link=None):
+    def __init__(self, policy, root=None):
         self.wall_s = NOON_S
         self.traffic: int | None = 0
         self.free = 1000 * MIB
         self.now_s = 0.0
         self.policy = policy
-        self.link = link or LinkWatch(root=Path("/nonexistent"))
+        self.root = root
         self.watch = self.fresh()
 
     def fresh(self):
         return OwnerWatch(
             self.policy,
-            self.link,
+            lambda: default_routes(self.root) if self.root is not None else (),
             wall_s=lambda: self.wall_s,
             traffic_bytes=lambda: self.traffic,
             free_bytes=lambda: self.free,
@@ -156,20 +153,6 @@ def test_what_was_used_is_known_after_a_restart(tmp_path):
     assert unquiet(bench.look()) is Reason.ROUNDS_BUDGET
 
 
-class Routes:
-    """Answers of netlink; counts how often it was asked."""
-
-    def __init__(self, *routes):
-        self.routes = routes
-        self.asked = 0
-
-    def __call__(self):
-        self.asked += 1
-        if isinstance(self.routes[0], Exception):
-            raise self.routes[0]
-        return self.routes
-
-
 def make_route(root, name, *, wireless=False, kind="1"):
     (root / "proc/net").mkdir(parents=True, exist_ok=True)
     (root / "proc/net/route").write_text(
@@ -185,61 +168,43 @@ def make_route(root, name, *, wireless=False, kind="1"):
         (place / "wireless").mkdir()
 
 
-async def settled(bench):
-    judgement = bench.look()
-    async with asyncio.timeout(10):
-        while unquiet(judgement) is Reason.LINK_UNKNOWN:
-            await asyncio.sleep(0.01)
-            judgement = bench.look()
-    return judgement
-
-
-async def test_plain_ethernet_is_not_asked_about(tmp_path):
-    make_route(tmp_path, "eth0")
-    routes = Routes(LinkError("no"))
-    bench = Bench(AdmissionPolicy(), LinkWatch(root=tmp_path, ask=routes))
-    assert default_interfaces(tmp_path) == ("eth0",)
-    assert bench.look().unquiet is None
-    assert routes.asked == 0
-
-
-async def test_a_metered_link_is_refused_until_the_routes_change(tmp_path):
+def test_a_metered_link_is_refused_until_the_routes_change(tmp_path):
     make_route(tmp_path, "wwan0")
-    routes = Routes(Route("wwan0", "ipv4", 0, wireless=False, metered=True))
-    bench = Bench(AdmissionPolicy(), LinkWatch(root=tmp_path, ask=routes))
-    assert unquiet(bench.look()) is Reason.LINK_UNKNOWN
-    assert over(await settled(bench)) is Reason.METERED
+    bench = Bench(AdmissionPolicy(), tmp_path)
     assert over(bench.look()) is Reason.METERED
-    assert routes.asked == 1
     make_route(tmp_path, "eth0")
     assert bench.look().unquiet is None
 
 
-async def test_a_wireless_link_is_refused_only_where_the_owner_says_so(tmp_path):
+def test_a_wireless_link_is_refused_only_where_the_owner_says_so(tmp_path):
     make_route(tmp_path, "wlan0", wireless=True)
-    route = Route("wlan0", "ipv4", 0, wireless=True, metered=False)
-    allowed = Bench(AdmissionPolicy(), LinkWatch(root=tmp_path, ask=Routes(route)))
-    assert (await settled(allowed)).unquiet is None
-    forbidden = Bench(AdmissionPolicy(allow_wireless=False), LinkWatch(root=tmp_path, ask=Routes(route)))
-    assert over(await settled(forbidden)) is Reason.WIRELESS
+    assert Bench(AdmissionPolicy(), tmp_path).look().unquiet is None
+    assert over(Bench(AdmissionPolicy(allow_wireless=False), tmp_path).look()) is Reason.WIRELESS
 
 
-async def test_a_link_that_cannot_be_told_is_asked_for_again_and_keeps_from_training(tmp_path):
-    make_route(tmp_path, "ppp0", kind="512")
-    routes = Routes(LinkError("no pyroute2"))
-    bench = Bench(AdmissionPolicy(), LinkWatch(root=tmp_path, ask=routes))
-    for _ in range(3):
-        assert unquiet(bench.look()) is Reason.LINK_UNKNOWN
-        await asyncio.sleep(0.05)
-    assert routes.asked >= 2
-
-
-async def test_an_owner_who_allows_every_link_is_not_asked_about_it(tmp_path):
+def test_the_route_with_the_lowest_metric_decides_and_a_modem_in_reserve_does_not(tmp_path):
     make_route(tmp_path, "wwan0")
-    routes = Routes(LinkError("no"))
-    bench = Bench(AdmissionPolicy(allow_metered=True), LinkWatch(root=tmp_path, ask=routes))
+    with (tmp_path / "proc/net/route").open("a") as routes:
+        routes.write("eth0 00000000 010200C0 0003 0 0 100 00000000 0 0 0\n")
+    assert over(Bench(AdmissionPolicy(), tmp_path).look()) is Reason.METERED
+    (tmp_path / "proc/net/route").write_text(
+        (tmp_path / "proc/net/route").read_text().replace(" 0 0 0 00000000", " 0 0 700 00000000", 1)
+    )
+    assert Bench(AdmissionPolicy(), tmp_path).look().unquiet is None
+
+
+def test_a_link_that_cannot_be_told_keeps_from_training(tmp_path):
+    assert unquiet(Bench(AdmissionPolicy(), tmp_path).look()) is Reason.LINK_UNKNOWN
+    assert Bench(AdmissionPolicy(allow_metered=True), tmp_path).look().unquiet is None
+
+
+def test_what_moved_between_two_days_is_charged_to_neither():
+    bench = Bench(AdmissionPolicy(mib_a_day=1))
     assert bench.look().unquiet is None
-    assert routes.asked == 0
+    bench.traffic, bench.wall_s = 5 * MIB, NOON_S + 3 * 86_400
+    assert bench.look().unquiet is None
+    bench.traffic += 2 * MIB
+    assert over(bench.look()) is Reason.BYTES_BUDGET
 
 
 def test_the_owners_reason_comes_before_the_loads():

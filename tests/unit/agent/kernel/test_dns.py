@@ -72,3 +72,14 @@ def test_a_machine_that_does_not_ask_the_dns_is_not_made_to(tmp_path):
     found = ask("mq.example", hosts=tmp_path / "none", nsswitch=nsswitch, system=lambda _: addresses("10.1.1.1"))
     assert found.addresses == addresses("10.1.1.1")
     assert found.ttl_s is None
+
+
+def test_what_getaddrinfo_says_is_believed_no_more_than_the_dns(tmp_path):
+    """A hostile server may deny the name once, and answer glibc's own question with this machine."""
+    nsswitch = tmp_path / "nsswitch.conf"
+    nsswitch.write_text("hosts: mymachines\n")
+    hostile = addresses("127.0.0.1", "169.254.169.254", "10.1.1.1", "8.8.8.8")
+    found = ask("mq.example", hosts=tmp_path / "none", nsswitch=nsswitch, system=lambda _: hostile)
+    assert found.addresses == addresses("8.8.8.8")
+    with pytest.raises(NameUnknownError):
+        ask("mq.example", hosts=tmp_path / "none", nsswitch=nsswitch, system=lambda _: addresses("127.0.0.1"))
